@@ -1,0 +1,148 @@
+"""Labelled 8-bit images that carry their own names: an id is made from the pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rrise.image_files import Pixels, require_pixels
+
+Ids = npt.NDArray[np.uint64]
+Labels = npt.NDArray[np.int64]
+
+
+def image_ids(images: Pixels) -> Ids:
+    """Return each picture's own name: equal pixels have equal ids, whatever file or order they come in.
+
+    Parameters
+    ----------
+    images : uint8[N, H, W] or uint8[N, H, W, C]
+
+    Returns
+    -------
+    uint64[N]
+        First 7 bytes (big endian) of SHA-256 over ``b"H,W,C|"`` and the picture's H×W×C bytes; below 2^56.
+    """
+    height, width, channels = (*images.shape[1:], 1)[:3]
+    head = b"%d,%d,%d|" % (height, width, channels)
+    names = (hashlib.sha256(head + image.tobytes()).digest()[:7] for image in images)
+    return np.fromiter((int.from_bytes(name, "big") for name in names), dtype=np.uint64, count=len(images))
+
+
+def positions(ids: Ids, wanted: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Return where each wanted id stands among ids; ValueError says how many stand nowhere."""
+    names = np.asarray(wanted, dtype=np.uint64)
+    order = np.argsort(ids)
+    places = np.searchsorted(ids, names, sorter=order)
+    known = places < len(ids)
+    known[known] = ids[order[places[known]]] == names[known]
+    if not known.all():
+        missing = np.count_nonzero(~known)
+        raise ValueError(f"ids: expected ids that are here, got {missing} of {len(names)} that are not.")
+    return order[places]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled 8-bit images with ids that are unique and made from the pixels.
+
+    Parameters
+    ----------
+    ids : uint64[N]
+    images : uint8[N, H, W] or uint8[N, H, W, C]
+    labels : int64[N]
+        Each in 0..len(classes)-1.
+    classes : tuple of str
+        Class names in the order of the labels.
+    dropped : int
+        Images left out on loading because their pixels had occurred before.
+    """
+
+    ids: Ids
+    images: Pixels
+    labels: Labels
+    classes: tuple[str, ...]
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        require_pixels(self.images, "images")
+        if not len(self.ids) == len(self.images) == len(self.labels):
+            lengths = f"{len(self.ids)} ids, {len(self.images)} images and {len(self.labels)} labels"
+            raise ValueError(f"images: expected one id and one label an image, got {lengths}.")
+        if len(np.unique(self.ids)) != len(self.ids):
+            raise ValueError("ids: expected no repeats. Build the set by ImageSet.from_arrays, which drops them.")
+        _require_labels(self.labels, len(self.classes))
+
+    @classmethod
+    def from_arrays(cls, images: Pixels, labels: npt.ArrayLike, classes: Sequence[str] | None = None) -> ImageSet:
+        """Return the set of distinct images of two arrays; of equal pictures the first is kept.
+
+        Parameters
+        ----------
+        images : uint8[N, H, W] or uint8[N, H, W, C]
+        labels : integer[N]
+        classes : sequence of str, optional
+            Default: the labels themselves, which must then leave no class empty.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the pixels are not 8-bit, or the labels do not fit them.
+        """
+        require_pixels(images, "images")
+        classes_of = np.asarray(labels)
+        if classes_of.shape != (len(images),):
+            raise ValueError(f"y: expected shape ({len(images)},), one label an image, got {classes_of.shape}.")
+        if not np.issubdtype(classes_of.dtype, np.integer):
+            raise TypeError(f"y: expected integers, got {classes_of.dtype}. Number the classes from 0 up.")
+        classes_of = classes_of.astype(np.int64)
+        if classes is None:
+            _require_labels(classes_of, None)
+            empty = np.flatnonzero(np.bincount(classes_of) == 0)
+            if len(empty):
+                raise ValueError(
+                    f"y: expected an image in each class 0..{classes_of.max()}, got none in class {empty[0]}. "
+                    "Renumber the labels, or give the class names as `classes`."
+                )
+            classes = [str(label) for label in range(int(classes_of.max()) + 1)]
+        ids = image_ids(images)
+        keep = np.sort(np.unique(ids, return_index=True)[1])
+        return cls(ids[keep], images[keep], classes_of[keep], tuple(classes), len(images) - len(keep))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W): the shape of one image as networks see it."""
+        height, width, channels = (*self.images.shape[1:], 1)[:3]
+        return channels, height, width
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the images in their order, the labels and the class names."""
+        head = json.dumps(["rrise-images/1", self.images.shape[1:], self.classes]).encode()
+        content = self.ids.astype("<u8").tobytes() + self.labels.astype("<i8").tobytes()
+        return hashlib.sha256(head + content).hexdigest()
+
+    def take(self, indices: npt.ArrayLike) -> ImageSet:
+        """Return the images at these positions, in that order."""
+        at = np.asarray(indices, dtype=np.intp)
+        return ImageSet(self.ids[at], self.images[at], self.labels[at], self.classes)
+
+    def select(self, ids: npt.ArrayLike) -> ImageSet:
+        """Return the images with these ids, in that order; an id that is not here raises ValueError."""
+        return self.take(positions(self.ids, ids))
+
+
+def _require_labels(labels: npt.NDArray[Any], num_classes: int | None) -> None:
+    if len(labels) and labels.min() < 0:
+        raise ValueError(f"y: expected labels from 0 up, got {labels.min()}. Number the classes from 0 up.")
+    if num_classes is not None and len(labels) and labels.max() >= num_classes:
+        raise ValueError(f"y: expected labels below {num_classes}, the number of classes, got {labels.max()}.")
