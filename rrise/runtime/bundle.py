@@ -1,0 +1,195 @@
+"""The bundle: one folder that holds all a device needs to certify, and refuses to be anything but what was calibrated.
+
+`docs/bundle.md` specifies the format. The sha256s find damage and mix-ups (a flipped byte, a swapped engine); they are
+no signature: whoever may write the folder may write another bundle.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rrise.runtime.bundle_schema import DOCUMENT, FORMAT, Bundle, digest
+from rrise.runtime.documents import MAX_JSON_BYTES, canonical_json, parse_json, read_file, sha256_of
+from rrise.runtime.engines.protocol import MAX_ENGINE_BYTES
+
+LIMITS = (
+    "A certificate is a statement about the smoothed classifier at inputs exchangeable with the calibration images. "
+    "An attacker who moves an input can also move the surrogate's output: the clean input is certified, a shifted "
+    "stream of inputs is not."
+)
+
+
+class BundleError(ValueError):
+    """A bundle that must not be used, and why."""
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """Return the bundle of a folder; every byte of bundle.json and of the engine was verified.
+
+    Raises
+    ------
+    BundleError
+        Naming what is missing, damaged or out of range.
+    """
+    return read_bundle(folder)[0]
+
+
+def read_bundle(folder: str | Path) -> tuple[Bundle, bytes]:
+    """Return the bundle of a folder, and the engine as the very bytes that were verified.
+
+    Raises
+    ------
+    BundleError
+        As `load_bundle`.
+    """
+    folder = Path(folder)
+    try:
+        document = read_file(folder / DOCUMENT, MAX_JSON_BYTES, "bundle")
+        content = parse_json(document, "bundle")
+        bundle = Bundle.parse(content)
+        if document != canonical_json(content, "bundle"):
+            raise ValueError(f"bundle: expected {DOCUMENT} in canonical form, got another spelling. Restore the file.")
+        engine = read_file(folder / bundle.engine.file, MAX_ENGINE_BYTES, "bundle")
+        _check_engine(engine, bundle.engine.file, bundle.engine.sha256)
+    except (OSError, ValueError) as error:
+        raise BundleError(str(error)) from None
+    return bundle, engine
+
+
+def save_bundle(
+    folder: str | Path,
+    *,
+    engine_file: str | Path,
+    engine_spec: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+    sigma: float,
+    statement: str,
+    provenance: Mapping[str, Any],
+) -> Bundle:
+    """Return the bundle that was written: a whole folder or, on any failure, none.
+
+    Parameters
+    ----------
+    folder : path
+        Where to write; must not exist.
+    engine_file : path
+        The engine that gave the calibration scores.
+    engine_spec : mapping
+        engine.json of that engine.
+    calibration : mapping
+        curve (name of the family), knots_q, knots_p, guarantee, beta, gamma, eta, n, images, rank, t.
+    sigma : float
+        Standard deviation of the smoothing noise, in [0,1] pixel units.
+    statement : str
+        What is guaranteed, in one sentence.
+    provenance : mapping
+        Hashes, seeds and versions, fit for JSON.
+
+    Raises
+    ------
+    FileExistsError
+        If `folder` exists.
+    FileNotFoundError
+        If there is no such engine file.
+    BundleError
+        If a number is out of range, a field is missing, or the engine is not the one of `engine_spec`.
+    """
+    folder, engine_file = Path(folder), Path(engine_file)
+    if folder.exists():
+        raise FileExistsError(f"bundle: expected a new folder, got {folder}, which exists. Delete it or name another.")
+    engine = read_file(engine_file.resolve(), MAX_ENGINE_BYTES, "bundle")
+    try:
+        content = _content(engine_file.name, engine_spec, calibration, sigma, statement, provenance)
+        # Once through JSON, so that the digest is of what a reader will see (tuples are lists, keys are strings).
+        content = parse_json(canonical_json(content, "bundle"), "bundle")
+        content["sha256"] = digest(content)
+        bundle = Bundle.parse(content)
+        _check_engine(engine, bundle.engine.file, bundle.engine.sha256)
+    except KeyError as error:
+        raise BundleError(f"bundle: expected a field {error}, got none. Pass it to save_bundle.") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BundleError(_one_line(error)) from None
+    _publish(folder, {bundle.engine.file: engine, DOCUMENT: canonical_json(content, "bundle")})
+    return bundle
+
+
+def _content(
+    file: str,
+    spec: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+    sigma: float,
+    statement: str,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    numbers = {key: float(calibration[key]) for key in ("beta", "gamma", "eta", "t")}
+    counts = {key: operator.index(calibration[key]) for key in ("n", "images", "rank")}
+    knots = {key: [float(knot) for knot in calibration[key]] for key in ("knots_q", "knots_p")}
+    engine = {key: spec[key] for key in ("kind", "sha256", "precision", "input_shape", "num_classes", "classes")}
+    return {
+        "format": FORMAT,
+        "engine": {"file": file, **engine},
+        "sigma": float(sigma),
+        "curve": {"family": calibration["curve"], **knots},
+        "calibration": {"guarantee": calibration["guarantee"], **numbers, **counts},
+        "statement": statement,
+        "limits": LIMITS,
+        "provenance": dict(provenance),
+    }
+
+
+def _check_engine(data: bytes, name: str, recorded: str) -> None:
+    found = sha256_of(data)
+    if found != recorded:
+        raise BundleError(
+            f"bundle: expected {name} with sha256 {recorded}, got {found}. "
+            "The guarantee holds only for the calibrated engine; re-run rrise calibrate."
+        )
+
+
+def _publish(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files to a temporary folder beside, flush them to disk, then give the folder its name."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(8)}"
+    temporary.mkdir()
+    try:
+        for name, data in files.items():
+            with open(temporary / name, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        _flush_folder(temporary)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if folder.exists():  # made by another process meanwhile
+                raise FileExistsError(
+                    f"bundle: expected a new folder, got {folder}, which exists. Name another."
+                ) from None
+            raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text
+        if text.startswith("bundle: ")
+        else f"bundle: expected plain numbers and JSON, got {text!r}. Convert the field."
+    )

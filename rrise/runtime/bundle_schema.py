@@ -1,0 +1,192 @@
+"""What bundle.json holds, as frozen objects; each comes into being only through `parse`, which checks every field."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rrise.runtime.documents import Fields, canonical_json, sha256_of
+from rrise.runtime.engines.protocol import EngineSpec, is_plain_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+FORMAT = "rrise-bundle/1"
+DOCUMENT = "bundle.json"
+GUARANTEES = ("marginal", "training-conditional")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The calibration curve: piecewise linear from the surrogate's top probability q to the lower bound p.
+
+    Parameters
+    ----------
+    family : str
+        How the curve was parametrised; the runtime evaluates any.
+    knots_q : float64[J]
+        Strictly increasing from 0 to 1; read-only.
+    knots_p : float64[J]
+        Bounds at the knots, in [0, beta^(1/n)]; read-only.
+    """
+
+    family: str
+    knots_q: NDArray[np.float64]
+    knots_p: NDArray[np.float64]
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Curve:
+        """Return the curve that the fields hold, or raise ValueError naming the field."""
+        fields.exactly("family", "knots_p", "knots_q")
+        rising = "at least 2 numbers, strictly increasing from 0.0 to 1.0"
+        q = fields.values("knots_q", float, rising, math.isfinite)
+        if len(q) < 2 or q[0] != 0.0 or q[-1] != 1.0 or any(a >= b for a, b in pairwise(q)):
+            fields.refuse("knots_q", rising)
+        bounds = f"{len(q)} numbers in [0,1], one for each of knots_q"
+        p = fields.values("knots_p", float, bounds, lambda p: 0.0 <= p <= 1.0)
+        if len(p) != len(q):
+            fields.refuse("knots_p", bounds)
+        return cls(fields.value("family", str, "the name of a curve family", is_plain_name), _frozen(q), _frozen(p))
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """The facts behind the curve.
+
+    Parameters
+    ----------
+    guarantee : str
+        "marginal" or "training-conditional".
+    beta : float
+        Share of wrong Clopper-Pearson bounds allowed at each calibration image, in (0,1).
+    gamma : float
+        Share of future inputs allowed below the curve, in (0,1); beta + gamma < 1.
+    eta : float
+        Chance that an unlucky calibration draw breaks a training-conditional guarantee, in (0,1); unused if marginal.
+    n : int
+        Noisy evaluations of the base classifier at each calibration image.
+    images : int
+        Calibration images, M.
+    rank : int
+        Which of the M sorted scores was taken, 1 to M.
+    t : float
+        That score.
+    """
+
+    guarantee: str
+    beta: float
+    gamma: float
+    eta: float
+    n: int
+    images: int
+    rank: int
+    t: float
+
+    @classmethod
+    def parse(cls, fields: Fields) -> CalibrationRecord:
+        """Return the record that the fields hold, or raise ValueError naming the field."""
+        fields.exactly("beta", "eta", "gamma", "guarantee", "images", "n", "rank", "t")
+        guarantee = fields.value("guarantee", str, f"one of {', '.join(GUARANTEES)}", lambda name: name in GUARANTEES)
+        beta = fields.value("beta", float, "a number between 0 and 1", lambda beta: 0.0 < beta < 1.0)
+        gamma = fields.value(
+            "gamma", float, f"a number between 0 and 1 - beta = {1 - beta}", lambda g: 0.0 < g < 1 - beta
+        )
+        if guarantee == "marginal":
+            eta = fields.value("eta", float, "a number in [0,1)", lambda eta: 0.0 <= eta < 1.0)
+        else:
+            eta = fields.value("eta", float, "a number between 0 and 1", lambda eta: 0.0 < eta < 1.0)
+        images = fields.value("images", int, "an integer of at least 1", lambda images: 1 <= images < 1 << 63)
+        return cls(
+            guarantee,
+            beta,
+            gamma,
+            eta,
+            n=fields.value("n", int, "an integer of at least 1", lambda n: 1 <= n < 1 << 63),
+            images=images,
+            rank=fields.value("rank", int, f"an integer from 1 to images = {images}", lambda rank: 1 <= rank <= images),
+            t=fields.value("t", float, "a finite number", math.isfinite),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Everything that bundle.json says, checked; its engine file had the recorded sha256 when it was read.
+
+    Parameters
+    ----------
+    engine : EngineSpec
+        The engine file that the calibration holds for.
+    sigma : float
+        Standard deviation of the smoothing noise, in [0,1] pixel units.
+    curve : Curve
+        From the engine's top probability to the lower bound.
+    calibration : CalibrationRecord
+        How the curve was found.
+    statement : str
+        What is guaranteed, in one sentence.
+    limits : str
+        What is not.
+    provenance : dict
+        Hashes, seeds and versions of everything the bundle was made from; recorded, not interpreted.
+    sha256 : str
+        SHA-256 of the canonical bundle.json without this member: the identity of the bundle.
+    """
+
+    engine: EngineSpec
+    sigma: float
+    curve: Curve
+    calibration: CalibrationRecord
+    statement: str
+    limits: str
+    provenance: Mapping[str, Any]
+    sha256: str
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Bundle:
+        """Return the bundle that the members of a bundle.json make, or raise ValueError naming the one at fault."""
+        fields = Fields(content, "bundle", "Re-run rrise calibrate.")
+        fields.value("format", str, f"{FORMAT!r}, the version this rrise reads", lambda name: name == FORMAT)
+        own = digest(content)
+        fields.value("sha256", str, f"its content's, {own}", lambda recorded: recorded == own)
+        fields.exactly(
+            "calibration", "curve", "engine", "format", "limits", "provenance", "sha256", "sigma", "statement"
+        )
+        section = fields.section("engine")
+        section.exactly("classes", "file", "input_shape", "kind", "num_classes", "precision", "sha256")
+        engine = EngineSpec.parse(section)
+        if engine.file == DOCUMENT:
+            section.refuse("file", f"another file than {DOCUMENT}")
+        section = fields.section("curve")
+        curve = Curve.parse(section)
+        calibration = CalibrationRecord.parse(fields.section("calibration"))
+        # n draws cannot support more than beta^(1/n); the factor allows for the rounding of the power itself.
+        cap = min(1.0, calibration.beta ** (1 / calibration.n) * (1 + 4 * np.finfo(np.float64).eps))
+        if curve.knots_p.max() > cap:
+            section.refuse("knots_p", f"at most beta^(1/n) = {cap}")
+        return cls(
+            engine=engine,
+            sigma=fields.value("sigma", float, "a finite number above 0", lambda sigma: 0.0 < sigma < math.inf),
+            curve=curve,
+            calibration=calibration,
+            statement=fields.value("statement", str, "a sentence", bool),
+            limits=fields.value("limits", str, "a sentence", bool),
+            provenance=fields.section("provenance").content,
+            sha256=own,
+        )
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical content without its member sha256."""
+    return sha256_of(canonical_json({k: v for k, v in content.items() if k != "sha256"}, "bundle"))
+
+
+def _frozen(values: tuple[float, ...]) -> NDArray[np.float64]:
+    array = np.array(values, dtype=np.float64)
+    array.flags.writeable = False
+    return array
