@@ -1,0 +1,128 @@
+"""How much of sampling is not the network: sample_counts and a plain loop, as ratios to the bare forward pass.
+
+Usage: python benchmarks/sampling.py [--threads 1] [--rounds 15] [--n 1000] [--batch-size 250] [--only digits-mixer]
+
+Each round times, one after the other and in turning order, on the same images and at the same batch:
+
+bare    the network alone, on one noisy batch that is already there, as many passes as the draws need
+rrise   sample_counts with the grid sampler (noise, network, counting)
+plain   the loop users write, in the manner of randomized smoothing's first code: repeat the image, add
+        torch.randn_like(batch) * sigma, predict, count in numpy
+
+The ratio of a round compares neighbours in time; the median over rounds is printed, with the quartiles. Ratios of wall
+time are what a user waits for; ratios of processor time hold still when other work shares the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import time
+from collections.abc import Callable
+
+import numpy as np
+import timm
+import torch
+from timm.models.mlp_mixer import MlpMixer
+
+from rrise.data import image_ids
+from rrise.targets.sampling import batch_geometry, sample_counts
+
+SIGMA = 0.25
+CLOCKS = ("wall", "processor")
+NETWORKS: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...], int]] = {
+    "digits-mixer": (
+        lambda: MlpMixer(num_classes=10, img_size=8, in_chans=1, patch_size=2, num_blocks=4, embed_dim=64),
+        (8, 8),
+        4,
+    ),
+    "cifar-mixer": (
+        lambda: MlpMixer(num_classes=10, img_size=32, in_chans=3, patch_size=4, num_blocks=4, embed_dim=64),
+        (32, 32, 3),
+        1,
+    ),
+    "cifar-resnet18": (lambda: timm.create_model("resnet18", num_classes=10), (32, 32, 3), 1),
+}
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed buffers: when it gives them back hangs on the heap's shape and moves equal loops by 15%."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(ctypes.c_int(-1), ctypes.c_int(2**31 - 1))  # M_TRIM_THRESHOLD
+        libc.mallopt(ctypes.c_int(-3), ctypes.c_int(2**31 - 1))  # M_MMAP_THRESHOLD
+
+
+def plain_counts(network: torch.nn.Module, image: torch.Tensor, n: int, batch_size: int) -> np.ndarray:
+    counts = np.zeros(10, dtype=int)
+    left = n
+    with torch.no_grad():
+        while left > 0:
+            size = min(batch_size, left)
+            left -= size
+            batch = image.repeat((size, 1, 1, 1))
+            predictions = network(batch + torch.randn_like(batch) * SIGMA).argmax(1)
+            for label in predictions.numpy():
+                counts[label] += 1
+    return counts
+
+
+def measure(name: str, rounds: int, n: int, batch_size: int) -> None:
+    build, shape, number = NETWORKS[name]
+    torch.manual_seed(0)
+    network = build().eval()
+    images = np.random.default_rng(0).integers(0, 256, (number, *shape), dtype=np.uint8)
+    ids = image_ids(images)
+    pixels = images[..., None] if images.ndim == 3 else images
+    clean = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255))
+    batch, batches = batch_geometry(n, batch_size)
+    noisy = clean[:1].repeat((batch, 1, 1, 1)) + torch.randn(batch, *clean.shape[1:]) * SIGMA
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for _ in range(number * batches):
+                network(noisy)
+
+    def rrise() -> None:
+        sample_counts(network, images, ids, sigma=SIGMA, n=n, seed=0, batch_size=batch_size)
+
+    def plain() -> None:
+        for image in clean:
+            plain_counts(network, image, n, batch)
+
+    ways = {"bare": bare, "rrise": rrise, "plain": plain}
+    for way in ways.values():
+        way()
+    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for turn in range(rounds):
+        names = list(ways)
+        for way in names[turn % 3 :] + names[: turn % 3]:
+            start = time.perf_counter(), time.process_time()
+            ways[way]()
+            taken[way].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    bare_times = np.array(taken["bare"])
+    each = np.median(bare_times[:, 0]) / (number * batches) * 1e3
+    print(f"{name}: {number} images x {n} draws, batch {batch}, {rounds} rounds; bare pass {each:.2f} ms")
+    for way in ("rrise", "plain"):
+        low, middle, high = np.percentile(np.array(taken[way]) / bare_times, (25, 50, 75), axis=0)
+        columns = (f"{clock} {middle[at]:.3f} ({low[at]:.3f} to {high[at]:.3f})" for at, clock in enumerate(CLOCKS))
+        print(f"  {way:5} / bare:  {'   '.join(columns)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=250)
+    parser.add_argument("--only", choices=NETWORKS, nargs="+", default=["digits-mixer", "cifar-mixer"])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_memory()
+    print(f"torch {torch.__version__}, CPU, {torch.get_num_threads()} thread(s)")
+    for name in options.only:
+        measure(name, options.rounds, options.n, options.batch_size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What a store of counts was sampled from and how: the facts that must match before work is resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rrise.targets.sampling import SampleConfig, batch_geometry
+
+if TYPE_CHECKING:
+    from rrise.image_set import ImageSet
+
+FORMAT = "rrise-counts/1"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The facts of a store of counts; all but ``versions`` must match, and two manifests are equal when those do.
+
+    Parameters
+    ----------
+    sigma : float
+        Noise level in units of pixels in [0, 1].
+    n, batch : int
+        Noisy draws an image, and in one forward pass.
+    seed, stream, sampler : int, int, str
+        Name the noise.
+    device : str
+        Kind of device (``cpu``, ``cuda``): floating-point results can differ between kinds.
+    num_classes : int
+    classifier_sha256, data_sha256 : str
+    images, shard_size : int
+        Images in all, and in each shard but the last.
+    versions : dict
+        Package versions; recorded, not compared.
+    """
+
+    sigma: float
+    n: int
+    seed: int
+    stream: int
+    sampler: str
+    batch: int
+    device: str
+    num_classes: int
+    classifier_sha256: str
+    data_sha256: str
+    images: int
+    shard_size: int
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(
+        cls, config: SampleConfig, images: ImageSet, *, stream: int, num_classes: int, classifier_sha256: str
+    ) -> Manifest:
+        """Return the manifest of sampling these images as configured."""
+        from importlib.metadata import version
+
+        from rrise._C import __version__
+
+        return cls(
+            **{name: getattr(config, name) for name in ("sigma", "n", "seed", "sampler", "shard_size")},
+            stream=stream,
+            batch=batch_geometry(config.n, config.batch_size)[0],
+            device=config.device.partition(":")[0],
+            num_classes=num_classes,
+            classifier_sha256=classifier_sha256,
+            data_sha256=images.sha256,
+            images=len(images),
+            versions={"rrise": __version__, "numpy": version("numpy"), "torch": version("torch")},
+        )
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.images // self.shard_size)
+
+    def size(self, shard: int) -> int:
+        """Return the number of images of a shard."""
+        return min(self.shard_size, self.images - shard * self.shard_size)
+
+    def require_match(self, found: Manifest, where: str) -> None:
+        """Raise ValueError, naming each field that differs and both values, unless ``found`` holds the same facts."""
+        names = [item.name for item in dataclasses.fields(self) if item.compare]
+        pairs = [(name, getattr(found, name), getattr(self, name)) for name in names]
+        if differing := [f"{name}={old!r}, not {name}={new!r}" for name, old, new in pairs if old != new]:
+            raise ValueError(
+                f"counts: {where} was sampled with {'; '.join(differing)}. Use another folder, or delete this one."
+            )
+
+    def to_json(self) -> bytes:
+        """Return the content of ``manifest.json``."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes, where: str) -> Manifest:
+        """Return the manifest that :meth:`to_json` wrote; ValueError says what is wrong with another content."""
+        try:
+            fields = json.loads(content)
+            found = fields.pop("format")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{where}: expected a manifest of counts, got something else ({error!r}).") from error
+        if found != FORMAT:
+            raise ValueError(f"{where}: expected format {FORMAT}, got {found}. Use the rrise that wrote it.")
+        names = {item.name for item in dataclasses.fields(cls)}
+        if fields.keys() != names:
+            raise ValueError(f"{where}: expected the fields {sorted(names)}, got {sorted(fields)}.")
+        return cls(**fields)

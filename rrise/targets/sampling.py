@@ -1,0 +1,266 @@
+"""Class counts of a classifier under named noise: the one place where the base classifier is evaluated many times."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rrise.image_files import require_pixels
+from rrise.targets.noise import TARGETS, make_sampler
+
+if TYPE_CHECKING:
+    import torch
+
+    Classifier = Callable[[torch.Tensor], torch.Tensor]
+
+SAMPLERS = ("grid", "gaussian")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How the base classifier is sampled under noise."""
+
+    sigma: float = field(default=0.25, metadata={"help": "noise level in units of pixels in [0, 1]"})
+    n: int = field(default=1000, metadata={"help": "noisy draws an image"})
+    seed: int = field(default=0, metadata={"help": "seed of the noise"})
+    sampler: str = field(default="grid", metadata={"help": "grid (exact, 8-bit images) or gaussian (float32)"})
+    batch_size: int = field(default=250, metadata={"help": "most draws of one image in one forward pass"})
+    shard_size: int = field(default=100, metadata={"help": "images a shard: the unit of work and restart"})
+    device: str = field(default="cpu", metadata={"help": "torch device that runs the classifier"})
+    threads: int = field(default=0, metadata={"help": "images evaluated at a time, one CPU thread each; 0: one a core"})
+
+    def __post_init__(self) -> None:
+        require_sampling(self.sigma, self.n, self.seed, self.sampler, self.batch_size)
+        if self.shard_size < 1:
+            raise ValueError(f"shard_size: expected at least 1 image, got {self.shard_size}.")
+        if self.threads < 0:
+            raise ValueError(f"threads: expected 0 or more, got {self.threads}.")
+
+
+def batch_geometry(n: int, batch_size: int) -> tuple[int, int]:
+    """Return (batch, batches): the fewest equal batches of at most ``batch_size`` that hold ``n`` draws.
+
+    Floating-point results can change with the batch's shape, so every pass over an image has this one shape; the last
+    is padded by further draws, which are not counted.
+    """
+    batch = -(-n // -(-n // batch_size))
+    return batch, -(-n // batch)
+
+
+def require_sampling(
+    sigma: float, n: int, seed: int, sampler: str, batch_size: int, stream: int = TARGETS, first_draw: int = 0
+) -> None:
+    """Raise ValueError, naming the argument, unless these settings name noise."""
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise ValueError(f"sigma: expected a finite number above 0, in units of pixels in [0, 1], got {sigma}.")
+    if not 1 <= n < 2**31:
+        raise ValueError(f"n: expected 1 to 2^31 - 1 draws, got {n}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1 draw, got {batch_size}.")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}.")
+    if not 0 <= stream < 256:
+        raise ValueError(f"stream: expected 0 to 255, got {stream}.")
+    if first_draw < 0 or first_draw + math.prod(batch_geometry(n, batch_size)) > 2**32:
+        raise ValueError(
+            f"first_draw: expected draws, padding included, within 0 to 2^32 - 1, got {n} from {first_draw} on."
+        )
+
+
+def sample_counts(
+    classifier: Classifier,
+    images: npt.NDArray[Any],
+    ids: npt.NDArray[np.uint64],
+    *,
+    sigma: float,
+    n: int,
+    seed: int,
+    sampler: str = "grid",
+    stream: int = TARGETS,
+    batch_size: int = 250,
+    first_draw: int = 0,
+    device: str | torch.device = "cpu",
+    threads: int | None = None,
+    progress: bool = False,
+) -> npt.NDArray[np.uint32]:
+    """Return how often the classifier gives each class to each image under n named draws of noise.
+
+    One forward pass holds draws of one image only, so an image's counts are a function of (classifier, image, sigma,
+    seed, id, first_draw, n, stream, batch) and of nothing else: not of the other images, their order or their number.
+
+    Parameters
+    ----------
+    classifier : callable
+        float32[M, C, H, W] of noisy pixels (on ``device``) to logits [M, K]; in evaluation mode.
+    images : uint8[B, H, W] or uint8[B, H, W, C]; the gaussian sampler also takes float32[B, C, H, W] in [0, 1]
+    ids : uint64[B]
+        Names of the images, below 2^56: they name the noise.
+    sigma : float
+        Noise level in units of pixels in [0, 1].
+    n, first_draw : int
+        Draws first_draw .. first_draw+n-1 are counted.
+    seed, stream : int
+        Name the noise further; draws of different streams are independent.
+    sampler : str
+        ``grid``: exact on the 8-bit grid. ``gaussian``: float32 noise, which carries fingerprints of the image.
+    batch_size : int
+        Most draws in one forward pass, see :func:`batch_geometry`.
+    threads : int, optional
+        On a CPU: images evaluated at a time, each on one thread, which needs a classifier that may be called from
+        several threads. 0: one a core. Default: one image at a time, on as many threads as torch was set to use.
+
+    Returns
+    -------
+    uint32[B, K]
+        Each row sums to n.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range, an image is not what the sampler takes, or the classifier gives non-finite
+        logits or another shape than [M, K].
+    """
+    import torch
+    from tqdm import tqdm
+
+    require_sampling(sigma, n, seed, sampler, batch_size, stream, first_draw)
+    rows, shape = _rows(np.asarray(images), sampler)
+    names = _names(ids, len(rows))
+    if getattr(classifier, "training", False):
+        raise ValueError("classifier: expected evaluation mode, got training mode. Call classifier.eval() first.")
+    noise = make_sampler(sampler, sigma)
+    target = torch.device(device)
+    batch, _ = batch_geometry(n, batch_size)
+    ones = torch.ones(batch, dtype=torch.int64, device=target)
+    own = threading.local()
+
+    @torch.inference_mode()
+    def count(row: int) -> torch.Tensor:
+        if not hasattr(own, "noisy"):
+            own.noisy = torch.empty((batch, *shape), dtype=torch.float32, pin_memory=target.type == "cuda")
+        room = own.noisy.numpy().reshape(1, batch, -1)
+        one = slice(row, row + 1)
+        counts = None
+        for start in range(0, n, batch):
+            draw = first_draw + start
+            noise.fill(rows[one], names[one], first_draw=draw, draws=batch, seed=seed, stream=stream, out=room)
+            logits = classifier(own.noisy.to(target))
+            counts = _no_counts(logits, target) if counts is None else counts
+            _require_logits(logits, batch, len(counts) - 1)
+            label = _labels(logits)[: n - start]
+            counts.scatter_add_(0, label, ones[: len(label)])
+        assert counts is not None  # n >= 1
+        return counts
+
+    found: list[torch.Tensor] = []
+    bar = tqdm(total=len(rows), unit="image", disable=None if progress else True, leave=False)
+    with bar, _evaluator(target, threads) as evaluate:
+        for counts in evaluate(count, range(len(rows))):
+            if not found:  # a broken classifier is found at once, without a wait for the device at every image
+                _require_finite(counts[None], names, n)
+            found.append(counts)
+            bar.update()
+    table = torch.stack(found)
+    _require_finite(table, names, n)
+    return table[:, :-1].cpu().numpy().astype(np.uint32)
+
+
+@contextmanager
+def _evaluator(device: torch.device, threads: int | None) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Give a map over images: in this thread, or in a pool whose threads each run a forward pass alone.
+
+    Several passes of one thread each finish more images than one pass of several threads, which wait for each other
+    after every layer; and beside other busy processes that wait is what makes the latter slow down many times over.
+    """
+    import torch
+
+    workers = available_cores() if threads == 0 else threads
+    if device.type != "cpu" or workers is None:
+        yield map
+        return
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _rows(images: npt.NDArray[Any], sampler: str) -> tuple[npt.NDArray[Any], tuple[int, int, int]]:
+    """Return the images flattened in the order of (C, H, W), and that shape."""
+    if images.dtype == np.float32 and sampler == "gaussian":
+        if images.ndim != 4 or not images.size:
+            raise ValueError(f"images: expected float32 of shape (B, C, H, W), got {images.shape}.")
+        low, high = images.min(), images.max()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"images: expected pixels in [0, 1], got {low} to {high}. Normalise in the classifier.")
+        channels, height, width = images.shape[1:]
+        return np.ascontiguousarray(images).reshape(len(images), -1), (channels, height, width)
+    if images.dtype != np.uint8 and sampler == "grid":
+        raise TypeError(
+            f"images: expected uint8 for the grid sampler, got {images.dtype}. Give the raw 8-bit pixels, or use "
+            "sampler='gaussian', whose certificate is not exact in floating point."
+        )
+    require_pixels(images, "images")
+    pixels = images[..., None] if images.ndim == 3 else images
+    height, width, channels = pixels.shape[1:]
+    rows = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(pixels), -1)
+    return rows if sampler == "grid" else rows.astype(np.float32) / np.float32(255), (channels, height, width)
+
+
+def _names(ids: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.uint64]:
+    names = np.ascontiguousarray(ids)
+    if names.dtype != np.uint64 or names.shape != (count,):
+        raise ValueError(f"ids: expected uint64[{count}], one an image, got {names.dtype}{list(names.shape)}.")
+    if names.max() >= 2**56:
+        raise ValueError(f"ids: expected ids below 2^56, got {names.max()}. Use rrise.data.image_ids.")
+    return names
+
+
+def _no_counts(logits: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return zero counts for each class and, in the last column, for draws whose logits are not finite."""
+    import torch
+
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"classifier: expected logits [M, K] with K >= 2, got shape {tuple(logits.shape)}.")
+    return torch.zeros(logits.shape[1] + 1, dtype=torch.int64, device=device)
+
+
+def _require_logits(logits: torch.Tensor, batch: int, num_classes: int) -> None:
+    if logits.shape != (batch, num_classes):
+        raise ValueError(f"classifier: expected logits {(batch, num_classes)}, got shape {tuple(logits.shape)}.")
+
+
+def _labels(logits: torch.Tensor) -> torch.Tensor:
+    """Return each row's first largest class, or K where a logit is not finite."""
+    import torch
+
+    return torch.where(torch.isfinite(logits).all(1), logits.argmax(1), logits.shape[1])
+
+
+def _require_finite(counts: torch.Tensor, names: npt.NDArray[np.uint64], n: int) -> None:
+    lost = counts[:, -1].cpu().numpy()
+    if lost.any():
+        worst = int(lost.argmax())
+        others = np.count_nonzero(lost) - 1
+        raise ValueError(
+            f"classifier: expected finite logits, got NaN or inf in {lost[worst]} of {n} draws of image {names[worst]}"
+            + (f" and in draws of {others} more images." if others else ".")
+        )

@@ -1,0 +1,225 @@
+"""Counts on disk: Parquet shards beside a manifest, each written whole or not at all, so that a run can be resumed."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rrise.targets.counts import CountTable
+from rrise.targets.folder import Folder
+from rrise.targets.manifest import Manifest
+from rrise.targets.sampling import sample_counts
+from rrise.targets.shards import DamagedShardError, decode_shard, encode_shard, require_shard, shard_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from rrise.image_set import ImageSet
+    from rrise.targets.sampling import Classifier
+
+__all__ = ["CountStore", "CountTable", "Manifest", "fill_store"]
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class CountStore:
+    """A folder of count shards, on a local disk or an object store; made by :meth:`open`.
+
+    Each shard is one Parquet file, which appears under its name only when it is complete. There is one writer and any
+    number of readers.
+    """
+
+    folder: Folder
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, uri: str | Path, manifest: Manifest | None = None, *, filesystem: Any = None) -> CountStore:
+        """Return the store at a place; with a manifest, make it there or check that it holds the same facts.
+
+        Parameters
+        ----------
+        uri : str or Path
+            A local folder, or a URI that ``pyarrow.fs`` knows (``s3://``, ``gs://``, ...).
+        manifest : Manifest, optional
+            Without one the store must exist.
+        filesystem : pyarrow.fs.FileSystem, optional
+            Used instead of the one that the URI names; ``uri`` is then a path in it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no store and no manifest to make one.
+        ValueError
+            If the store's manifest differs: each field and both its values are named.
+        """
+        folder = Folder.at(str(uri), filesystem)
+        if _MANIFEST in folder.names():
+            with folder.open(_MANIFEST) as file:
+                found = Manifest.from_json(file.read(), f"{uri}/{_MANIFEST}")
+            if manifest is not None:
+                manifest.require_match(found, str(uri))
+            return cls(folder, manifest or found)
+        if manifest is None:
+            raise FileNotFoundError(f"counts: {uri} holds no {_MANIFEST}. Run `rrise sample` first.")
+        folder.publish(_MANIFEST, manifest.to_json())
+        return cls(folder, manifest)
+
+    @property
+    def uri(self) -> str:
+        """The place it was opened at."""
+        return self.folder.uri
+
+    @property
+    def shards(self) -> int:
+        """Number of shards, finished or not."""
+        return self.manifest.shards
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the counts, the same however they were sharded."""
+        return self.table().sha256
+
+    def missing(self) -> list[int]:
+        """Return the shards that are not finished, in order.
+
+        A damaged (truncated) shard is named in a warning and counts as missing, so that it is computed again.
+
+        Raises
+        ------
+        ValueError
+            If a shard's file was not written for this store.
+        """
+        listed = self.folder.names()
+        names = [shard_name(shard) for shard in range(self.shards)]
+        if strangers := sorted(name for name in listed - set(names) if re.fullmatch(r"shard-\d+\.parquet", name)):
+            raise ValueError(f"counts: {self.uri} has {self.shards} shards, but holds {strangers[0]}. Delete the file.")
+        return [shard for shard, name in enumerate(names) if name not in listed or not self._finished(shard)]
+
+    def _finished(self, shard: int) -> bool:
+        where = f"{self.uri}/{shard_name(shard)}"
+        try:
+            with self.folder.open(shard_name(shard)) as file:
+                require_shard(file, shard, self.manifest, where)
+        except DamagedShardError as error:
+            text = f"counts: {where} is damaged ({error}); it counts as missing and will be computed again."
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
+            return False
+        return True
+
+    def write(self, shard: int, table: CountTable) -> None:
+        """Publish a shard: after this its file is complete and on disk; if it raises, there is no such file.
+
+        Raises
+        ------
+        ValueError
+            If the table is not what the manifest says of this shard.
+        OSError
+            If it cannot be written (a full disk); other shards are not touched.
+        """
+        facts = self.manifest
+        if not 0 <= shard < self.shards:
+            raise ValueError(f"shard: expected 0 to {self.shards - 1}, got {shard}.")
+        if table.num_classes != facts.num_classes:
+            raise ValueError(f"counts: expected {facts.num_classes} classes (num_classes), got {table.num_classes}.")
+        if len(table) != facts.size(shard):
+            raise ValueError(f"counts: expected {facts.size(shard)} images in shard {shard}, got {len(table)}.")
+        if (wrong := table.n[table.n != facts.n]).size:
+            raise ValueError(f"counts: expected n={facts.n} draws of each image in shard {shard}, got {wrong[0]}.")
+        self.folder.publish(shard_name(shard), encode_shard(table, shard, facts))
+
+    def table(self) -> CountTable:
+        """Return the counts of all images, in the order of the shards.
+
+        Raises
+        ------
+        ValueError
+            If a shard is missing or damaged.
+        """
+        if missing := self.missing():
+            state = f"{len(missing)} of {self.shards} shards of {self.uri} are missing"
+            raise ValueError(f"counts: {state}. Run `rrise sample` to finish.")
+        parts = [self._read(shard) for shard in range(self.shards)]
+        ids, labels, n, counts = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "labels", "n", "counts")
+        )
+        return CountTable(ids, labels, n, counts)
+
+    def _read(self, shard: int) -> CountTable:
+        try:
+            with self.folder.open(shard_name(shard)) as file:
+                return decode_shard(file, self.manifest)
+        except DamagedShardError as error:
+            where = f"{self.uri}/{shard_name(shard)}"
+            raise ValueError(f"counts: {where} is damaged ({error}). Delete it and sample again.") from error
+
+
+def fill_store(
+    store: CountStore,
+    classifier: Classifier,
+    images: ImageSet,
+    *,
+    device: str | torch.device | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> list[int]:
+    """Sample the shards that a store is missing, as its manifest says, and return them.
+
+    A shard is published before the next one starts, so an interrupted run keeps what it finished and the next call goes
+    on from there, to the same counts.
+
+    Parameters
+    ----------
+    store : CountStore
+    classifier : callable
+        As for :func:`rrise.targets.sampling.sample_counts`; its sha256 stands in the manifest.
+    images : ImageSet
+        The images of the manifest's ``data_sha256``, in that order.
+    device : str or torch.device, optional
+        Where the classifier is; of the manifest's kind. Default: the manifest's kind itself.
+    threads : int, optional
+        As for :func:`rrise.targets.sampling.sample_counts`.
+    progress : bool
+        Show a bar on a terminal.
+
+    Raises
+    ------
+    ValueError
+        If images, device or classifier do not fit the manifest.
+    OSError
+        If a shard cannot be written.
+    """
+    from tqdm import tqdm
+
+    facts = store.manifest
+    if images.sha256 != facts.data_sha256:
+        raise ValueError(f"counts: {store.uri} was sampled with data_sha256={facts.data_sha256}, not {images.sha256}.")
+    target = facts.device if device is None else str(device)
+    if target.partition(":")[0] != facts.device:
+        raise ValueError(f"counts: {store.uri} was sampled with device={facts.device!r}, not {target!r}.")
+    missing = store.missing()
+    done = store.shards - len(missing)
+    for shard in tqdm(missing, total=store.shards, initial=done, unit="shard", disable=None if progress else True):
+        first = shard * facts.shard_size
+        part = images.take(np.arange(first, first + facts.size(shard)))
+        counts = sample_counts(
+            classifier,
+            part.images,
+            part.ids,
+            sigma=facts.sigma,
+            n=facts.n,
+            seed=facts.seed,
+            sampler=facts.sampler,
+            stream=facts.stream,
+            batch_size=facts.batch,
+            device=target,
+            threads=threads,
+        )
+        n = np.full(len(part), facts.n, dtype=np.int64)
+        store.write(shard, CountTable(part.ids, part.labels, n, counts.astype(np.int32)))
+    return missing
