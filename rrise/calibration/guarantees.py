@@ -106,32 +106,31 @@ def check_levels(beta: float, gamma: float, eta: float) -> None:
 
 
 def describe(calibration: Calibration) -> str:
-    """Return the sentence that a calibration guarantees, with its numbers, and what the sentence is not about."""
+    """Return what a calibration guarantees, in two sentences with its numbers: the claim, then how it was reached.
+
+    What the claim is not about stands beside it wherever it is shown (``limits`` of a bundle).
+    """
     c = calibration
-    error = _exact("beta", c.beta) + _exact("gamma", c.gamma)
-    share = f"1 - beta - gamma = {float(1 - error):.6g}"
-    claim = (
-        "the noise-smoothed classifier g gives the returned label a probability of at least the returned lower bound, "
-        "so that wherever that bound exceeds 1/2 the label is g's own and g keeps it within the returned radius"
-    )
+    error = float(_exact("beta", c.beta) + _exact("gamma", c.gamma))
+    wrong = f"{100 * error:.6g}%"
+    claim = "the noise-smoothed classifier g gives the returned label less than the returned lower bound"
     if c.guarantee == MARGINAL:
         scope = (
-            f"Averaged over calibration sets, with probability at least {share} at a new input exchangeable with the "
-            f"{c.images} calibration inputs, {claim}"
+            f"On average over calibration sets, a new input exchangeable with the {c.images} calibration inputs has a "
+            f"chance of at most {wrong} that {claim}"
         )
     else:
         scope = (
-            f"With confidence 1 - eta = {float(1 - _exact('eta', c.eta)):.6g} over the draw of the {c.images} "
-            f"calibration inputs, at a share of at least {share} of new inputs drawn independently from their source, "
-            f"{claim}"
+            f"With confidence {float(1 - _exact('eta', c.eta)):.6g} over the draw of the {c.images} calibration "
+            f"inputs, at most {wrong} of new inputs drawn independently from their source are such that {claim}"
         )
     largest = float(c.knots_p.max())
-    reach = f"its largest bound is {largest:.6g}" if largest > 0.5 else "it certifies nothing, for no bound exceeds 1/2"
+    reach = f"the largest bound is {largest:.6g}" if largest > 0.5 else "it certifies nothing, for no bound exceeds 1/2"
+    eta = "" if c.guarantee == MARGINAL else f", eta = {c.eta:g}"
     return (
-        f"{scope} ({c.guarantee} guarantee, beta {c.beta:g}, gamma {c.gamma:g}, n = {c.n} noisy draws an input; "
-        f"{c.curve} curve at rank {c.rank} of {c.images}, t = {c.t:.6g}, {reach}); this is a statement about g at "
-        "unmodified inputs, not about the surrogate that answers: whoever moves the input also moves the surrogate's "
-        "output."
+        f"{scope}; for all others whose bound exceeds 1/2, the label is g's own and g keeps it within the returned "
+        f"radius. This is a {c.guarantee} guarantee with beta = {c.beta:g}, gamma = {c.gamma:g}{eta}, from n = {c.n} "
+        f"noisy draws an input; {c.curve} curve at rank {c.rank} of {c.images}, t = {c.t:.6g}; {reach}."
     )
 
 
