@@ -1,11 +1,12 @@
 """How much of sampling is not the network: sample_counts and a plain loop, as ratios to the bare forward pass.
 
-Usage: python benchmarks/sampling.py [--threads 1] [--rounds 15] [--n 1000] [--batch-size 250] [--only digits-mixer]
+Usage: python benchmarks/sampling.py [--threads 1 2] [--rounds 15] [--n 1000] [--batch-size 250] [--only digits-mixer]
 
 Each round times, one after the other and in turning order, on the same images and at the same batch:
 
 bare    the network alone, on one noisy batch that is already there, as many passes as the draws need
-rrise   sample_counts with the grid sampler (noise, network, counting)
+rrise   sample_counts with the grid sampler (noise, network, counting), one pass at a time as the others
+cores   the same on as many threads, each with a pass of its own: what `rrise sample` does
 plain   the loop users write, in the manner of randomized smoothing's first code: repeat the image, add
         torch.randn_like(batch) * sigma, predict, count in numpy
 
@@ -26,7 +27,7 @@ import torch
 from timm.models.mlp_mixer import MlpMixer
 
 from rrise.data import image_ids
-from rrise.targets.sampling import batch_geometry, sample_counts
+from rrise.targets.sampling import available_cores, batch_geometry, sample_counts
 
 SIGMA = 0.25
 CLOCKS = ("wall", "processor")
@@ -39,9 +40,9 @@ NETWORKS: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...], int]] 
     "cifar-mixer": (
         lambda: MlpMixer(num_classes=10, img_size=32, in_chans=3, patch_size=4, num_blocks=4, embed_dim=64),
         (32, 32, 3),
-        1,
+        2,
     ),
-    "cifar-resnet18": (lambda: timm.create_model("resnet18", num_classes=10), (32, 32, 3), 1),
+    "cifar-resnet18": (lambda: timm.create_model("resnet18", num_classes=10), (32, 32, 3), 2),
 }
 
 
@@ -67,7 +68,7 @@ def plain_counts(network: torch.nn.Module, image: torch.Tensor, n: int, batch_si
     return counts
 
 
-def measure(name: str, rounds: int, n: int, batch_size: int) -> None:
+def measure(name: str, threads: int, rounds: int, n: int, batch_size: int) -> None:
     build, shape, number = NETWORKS[name]
     torch.manual_seed(0)
     network = build().eval()
@@ -86,24 +87,27 @@ def measure(name: str, rounds: int, n: int, batch_size: int) -> None:
     def rrise() -> None:
         sample_counts(network, images, ids, sigma=SIGMA, n=n, seed=0, batch_size=batch_size)
 
+    def cores() -> None:
+        sample_counts(network, images, ids, sigma=SIGMA, n=n, seed=0, batch_size=batch_size, threads=threads)
+
     def plain() -> None:
         for image in clean:
             plain_counts(network, image, n, batch)
 
-    ways = {"bare": bare, "rrise": rrise, "plain": plain}
+    ways = {"bare": bare, "rrise": rrise, "cores": cores, "plain": plain}
     for way in ways.values():
         way()
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for turn in range(rounds):
         names = list(ways)
-        for way in names[turn % 3 :] + names[: turn % 3]:
+        for way in names[turn % len(names) :] + names[: turn % len(names)]:
             start = time.perf_counter(), time.process_time()
             ways[way]()
             taken[way].append((time.perf_counter() - start[0], time.process_time() - start[1]))
     bare_times = np.array(taken["bare"])
     each = np.median(bare_times[:, 0]) / (number * batches) * 1e3
     print(f"{name}: {number} images x {n} draws, batch {batch}, {rounds} rounds; bare pass {each:.2f} ms")
-    for way in ("rrise", "plain"):
+    for way in list(ways)[1:]:
         low, middle, high = np.percentile(np.array(taken[way]) / bare_times, (25, 50, 75), axis=0)
         columns = (f"{clock} {middle[at]:.3f} ({low[at]:.3f} to {high[at]:.3f})" for at, clock in enumerate(CLOCKS))
         print(f"  {way:5} / bare:  {'   '.join(columns)}")
@@ -111,17 +115,18 @@ def measure(name: str, rounds: int, n: int, batch_size: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, available_cores()}))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--only", choices=NETWORKS, nargs="+", default=["digits-mixer", "cifar-mixer"])
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     keep_memory()
-    print(f"torch {torch.__version__}, CPU, {torch.get_num_threads()} thread(s)")
-    for name in options.only:
-        measure(name, options.rounds, options.n, options.batch_size)
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        print(f"torch {torch.__version__}, CPU, {threads} thread(s)")
+        for name in options.only:
+            measure(name, threads, options.rounds, options.n, options.batch_size)
 
 
 if __name__ == "__main__":

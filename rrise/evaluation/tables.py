@@ -1,0 +1,117 @@
+"""A comparison as text: JSON for programs, Markdown for people. No time enters it, so equal runs give equal text."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from rrise.evaluation import metrics
+from rrise.evaluation.comparison import Comparison, Row
+
+METRICS_SCHEMA = "rrise-metrics/1"
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return the comparison as JSON text of schema ``rrise-metrics/1``, without any time: equal runs give equal text.
+
+    Shares are given as count and total, undefined values as null.
+    """
+    body = {
+        "schema": METRICS_SCHEMA,
+        "images": comparison.images,
+        "sigma": comparison.sigma,
+        "n_reference": comparison.n_reference,
+        "refutation_level": metrics.REFUTATION_LEVEL,
+        "radius_unit": "l2 distance, pixel values in [0, 1]",
+        "radii": list(comparison.radii),
+        "deployed": comparison.deployed,
+        "baseline": comparison.baseline,
+        "certifiers": [asdict(row) for row in comparison.rows],
+        "costs": asdict(comparison.costs),
+        "provenance": dict(comparison.provenance),
+    }
+    return json.dumps(_finite(body), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Return two tables and the guarantees as Markdown, without any time: equal runs give equal text."""
+    rows = comparison.rows
+    certified = [
+        ["certifier", "passes", *(f"r ≥ {radius:g}" for radius in comparison.radii), "mean r", "ratio", "abstains"],
+        *(
+            [
+                row.name,
+                f"{row.forward_passes:,.0f}",
+                *(f"{100 * share:.1f}%" for share in row.certified_accuracy),
+                f"{row.average_certified_radius:.4f}",
+                f"{row.relative_radius:.3f}",
+                f"{100 * row.abstention:.1f}%",
+            ]
+            for row in rows
+        ),
+    ]
+    promised = [
+        ["certifier", "promised", "bounds that hold", "bound 0.5-0.75", "if certified", "refuted"],
+        *(
+            [
+                row.name,
+                f"{100 * (1 - row.error):g}%",
+                *(_percent(share) for share in (row.coverage.overall, row.coverage.boundary, row.coverage.certified)),
+                f"{row.coverage.refuted.count} of {row.coverage.refuted.total}",
+            ]
+            for row in rows
+        ),
+    ]
+    parts = [
+        f"Certified accuracy of {comparison.images} test images at radius r (ℓ2, pixel values in [0, 1]), σ = "
+        f"{comparison.sigma:g}; forward passes for one certificate; mean r counts wrong and withheld labels as 0; "
+        f"ratio to {comparison.baseline}.",
+        _table(certified),
+        f"Bounds checked against {comparison.n_reference:,} other noisy draws an image. A bound holds if the share "
+        f"of those draws reaches it; it is refuted if even their upper bound (level {metrics.REFUTATION_LEVEL:g}) "
+        "does not.",
+        _table(promised),
+        *(f"**{row.name}.** {row.statement} {_among_certified(row)}" for row in rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Return a Markdown table, padded so that its source reads as a table too; the first column is text."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        pads = [" " * (width - len(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [row[0] + pads[0], *(pad + cell for pad, cell in zip(pads[1:], row[1:], strict=True))]
+        lines.append(f"| {' | '.join(cells)} |")
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
+
+
+def _among_certified(row: Row) -> str:
+    if row.conditional_bound >= 1:
+        return "Among certified images alone this promises nothing: too few are certified here."
+    return (
+        f"Among certified images alone: a failure probability of at most {100 * row.conditional_bound:.2f}%, which is "
+        f"{row.error:g} divided by the {100 * (1 - row.abstention):.1f}% of images certified here."
+    )
+
+
+def _percent(share: metrics.Share) -> str:
+    return f"{100 * share.value:.1f}% of {share.total}" if share.total else "none"
+
+
+def _finite(value: Any) -> Any:
+    """Return a copy for JSON in which NaN and infinity are null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,144 @@
+"""Metrics on cases small enough to count by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from rrise.evaluation import metrics
+from rrise.evaluation.metrics import Share
+from rrise.runtime.certificates import Certificates
+
+
+def certificates(label, radius, p_lower):
+    rows = len(label)
+    return Certificates(
+        label=np.array(label, dtype=np.int64),
+        radius=np.array(radius, dtype=np.float64),
+        p_lower=np.array(p_lower, dtype=np.float64),
+        q=np.full(rows, 0.9),
+        evaluations=np.zeros(rows, dtype=np.int64),
+    )
+
+
+# right, right, wrong, abstained (though its guess would have been right)
+FOUR = certificates([0, 1, 2, -1], [0.3, 0.1, 0.2, 0.0], [0.9, 0.6, 0.74, 0.5])
+LABELS = np.array([0, 1, 0, 3])
+
+
+def test_certified_accuracy_counts_right_labels_at_least_as_far_as_the_radius():
+    share = metrics.certified_accuracy(FOUR, LABELS, [0.0, 0.1, 0.100001, 0.3, 0.300001])
+    assert share.tolist() == [0.5, 0.5, 0.25, 0.25, 0.0]
+
+
+def test_average_certified_radius_counts_wrong_and_withheld_as_zero():
+    assert metrics.average_certified_radius(FOUR, LABELS) == pytest.approx((0.3 + 0.1) / 4)
+
+
+def test_average_certified_radius_is_the_area_under_certified_accuracy():
+    rng = np.random.default_rng(0)
+    radius = rng.uniform(0.01, 1, 50)
+    many = certificates(np.zeros(50), radius, np.full(50, 0.9))
+    labels = rng.integers(0, 2, 50)
+    grid = np.linspace(0, 1.1, 200_001)
+    area = np.trapezoid(metrics.certified_accuracy(many, labels, grid), grid)
+    assert metrics.average_certified_radius(many, labels) == pytest.approx(area, abs=1e-4)
+
+
+def test_abstention_rate():
+    assert metrics.abstention_rate(FOUR) == 0.25
+
+
+def test_boundary_set_is_open_at_both_ends():
+    edge = certificates([-1, 0, 0, 0], [0, 0.1, 0.2, 0.3], [0.5, np.nextafter(0.5, 1), np.nextafter(0.75, 0), 0.75])
+    assert metrics.in_boundary(edge).tolist() == [False, True, True, False]
+
+
+def test_boundary_mass_accuracy_and_radius():
+    result = metrics.boundary(FOUR, LABELS)
+    assert (result.mass, result.accuracy) == (Share(2, 4), Share(1, 2))
+    assert result.mean_radius == pytest.approx(0.15)
+    empty = metrics.boundary(FOUR[[0, 3]], LABELS[[0, 3]])
+    assert empty.mass == Share(0, 2)
+    assert math.isnan(empty.mean_radius)
+    assert math.isnan(empty.accuracy.value)
+
+
+def test_certified_radius_distribution_counts_all_inputs_beyond_the_radius():
+    assert metrics.crd(FOUR, [0.0, 0.1, 0.25, 0.3]).tolist() == [0.75, 0.5, 0.25, 0.0]
+    assert metrics.boundary_crd(FOUR, [0.0, 0.1, 0.2]).tolist() == [0.5, 0.25, 0.0]
+
+
+def test_coverage_by_hand():
+    # Reference shares of the guess: 0.95 (holds), 0.55 (refuted), 0.735 (below, within noise), 0.50 (holds, abstained).
+    reference = np.array([[950, 50, 0, 0], [450, 550, 0, 0], [265, 0, 735, 0], [0, 500, 0, 500]])
+    result = metrics.coverage(FOUR, np.array([0, 1, 2, 3]), reference)
+    assert result.overall == Share(2, 4)
+    assert result.certified == Share(1, 3)
+    assert result.boundary == Share(0, 2)
+    assert result.refuted == Share(1, 4)
+    assert result.refuted_certified == Share(1, 3)
+
+
+def test_an_abstained_bound_is_checked_for_the_class_it_speaks_of():
+    one = certificates([-1], [0.0], [0.4])
+    reference = np.array([[900, 100]])
+    assert metrics.coverage(one, np.array([0]), reference).overall == Share(1, 1)
+    assert metrics.coverage(one, np.array([1]), reference).overall == Share(0, 1)
+    assert metrics.coverage(one, np.array([1]), reference).certified == Share(0, 0)
+
+
+def test_an_input_without_an_answer_claims_nothing():
+    none = certificates([-1], [0.0], [0.0])
+    assert metrics.coverage(none, np.array([-1]), np.array([[900, 100]])).overall == Share(1, 1)
+
+
+def test_refuted_means_that_the_reference_would_be_a_one_in_a_thousand_accident():
+    n = 10_000
+    bounds = np.linspace(0.51, 0.99, 49)
+    for k in (5_200, 7_777, 9_500):
+        many = certificates(np.zeros(49), np.full(49, 0.1), bounds)
+        reference = np.tile([k, n - k], (49, 1))
+        result = metrics.coverage(many, np.zeros(49, dtype=int), reference)
+        assert result.refuted.count == (binom.cdf(k, n, bounds) < metrics.REFUTATION_LEVEL).sum()
+        assert result.overall.count == (k / n >= bounds).sum()
+
+
+def test_conditional_error_bound():
+    assert metrics.conditional_error_bound(0.05, 0.8) == pytest.approx(0.0625)
+    assert metrics.conditional_error_bound(0.25, 0.2) == 1.0
+    assert metrics.conditional_error_bound(0.05, 0.0) == 1.0
+
+
+def test_break_even():
+    assert metrics.break_even(1_400_000, 1_100) == math.ceil(1_400_000 / 1_099) == 1_274
+    assert metrics.break_even(1_099, 1_100) == 1
+    assert metrics.break_even(1_100, 1_100) == 2
+    assert metrics.break_even(10, 1.0) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.average_certified_radius(FOUR, [0, 1]), "labels: expected 4 classes"),
+        (lambda: metrics.average_certified_radius(FOUR, [0, 1, 2, -1]), "labels: expected classes >= 0, got -1"),
+        (lambda: metrics.certified_accuracy(FOUR, LABELS, [-0.1]), "radii: expected values >= 0"),
+        (lambda: metrics.certified_accuracy(FOUR, LABELS, [math.nan]), "radii: expected values >= 0"),
+        (lambda: metrics.average_certified_radius(FOUR[:0], []), "labels: expected|certificates: expected"),
+        (lambda: metrics.coverage(FOUR, [0, 1, 2, 3], np.ones((3, 4), int)), "reference counts: expected integers"),
+        (
+            lambda: metrics.coverage(FOUR, [0, 1, 2, 3], np.zeros((4, 4), int)),
+            "reference counts: expected at least one",
+        ),
+        (lambda: metrics.coverage(FOUR, [0, 1, 2, 3], np.ones((4, 3), int)), "predicted: expected classes in -1..2"),
+        (
+            lambda: metrics.coverage(FOUR, [0, 1, 1, 3], np.ones((4, 4), int)),
+            "predicted: expected the certified labels",
+        ),
+        (lambda: metrics.coverage(FOUR, [0, 1, 2], np.ones((4, 4), int)), "predicted: expected 4 classes"),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

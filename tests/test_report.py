@@ -1,0 +1,254 @@
+"""The report: one file that needs nothing else, says what the comparison says, and survives extreme results."""
+
+import base64
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import reference_evaluation as world
+
+from rrise.evaluation.latency import Latency
+from rrise.evaluation.report import write_report
+from rrise.runtime.certificates import Certificates
+
+ROOT = Path(__file__).parents[1]
+LATENCY = Latency((0.02, 0.0213, 0.03), (44.0, 48.2, 51.0), images=20, repeats=3)
+CLASSES = ("zero", "one", "two", "three")
+
+
+def write(path, comparison=None, **changes):
+    comparison = comparison or world.comparison(latency=LATENCY)
+    rng = np.random.default_rng(0)
+    settings = {
+        "title": "Test <images> & noise",
+        "images": rng.integers(0, 256, (comparison.images, 8, 8), dtype=np.uint8),
+        "classes": CLASSES,
+        "calibrations": world.calibrations(),
+    } | changes
+    return write_report(comparison, path, **settings)
+
+
+class Page(HTMLParser):
+    """What a browser would load and show."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.sources, self.words, self.open = [], [], [], []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in ("meta", "img", "source", "br", "link"):
+            self.open.append(tag)
+        self.sources += [(tag, value) for name, value in attrs if name in ("src", "srcset", "href", "data", "action")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("report") / "report.html").read_text(encoding="utf-8")
+
+
+def test_page_is_well_formed_and_loads_nothing(html):
+    page = Page(html)
+    assert page.open == []
+    assert page.sources
+    assert all(value.startswith("data:image/") for _, value in page.sources)
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_page_says_what_the_comparison_says(html):
+    comparison = world.comparison()
+    text = Page(html).text
+    deployed, baseline = comparison.row("scaled"), comparison.row("Monte Carlo")
+    assert (
+        f"On 60 test images, one forward pass with the scaled curve certifies an average radius of "
+        f"{deployed.average_certified_radius:.3f}, {100 * deployed.relative_radius:.0f}% of the "
+        f"{baseline.average_certified_radius:.3f} that Monte Carlo reaches with 250 noisy forward passes" in text
+    )
+    for row in comparison.rows:
+        assert row.statement in text
+        assert f"at most {100 * row.conditional_bound:.2f}%" in text
+        for share in row.certified_accuracy:
+            assert f"{100 * share:.1f}%" in text
+        for share in (row.coverage.overall, row.coverage.certified):
+            assert f"{100 * share.value:.1f}% of {share.total}" in text
+    assert "21.3 µs" in text
+    assert "48.2 ms" in text
+    assert "paid back after 402 certificates" in text
+    assert "engine sha256 " + "a" * 64 in text
+    assert "seeds: sampling 1" in text
+    assert "On a shifted stream it promises nothing." in text
+
+
+def test_title_is_escaped(html):
+    assert "Test &lt;images&gt; &amp; noise" in html
+    assert "<images>" not in html
+
+
+def test_every_figure_is_an_svg_in_both_themes_with_words(html):
+    themes = re.findall(
+        r'<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)"><img src="([^"]+)" alt="([^"]+)"', html
+    )
+    assert len(themes) == 8
+    for dark, light, alt in themes:
+        pictures = [base64.b64decode(uri.partition("base64,")[2]).decode() for uri in (dark, light)]
+        assert pictures[0] != pictures[1]
+        for picture in pictures:
+            assert ElementTree.fromstring(picture).tag.endswith("svg")
+            labels = [node.text for node in ElementTree.fromstring(picture).iter() if node.text and node.text.strip()]
+            assert len(labels) > 5  # text stays text: readable by search and by screen readers
+        assert len(alt) > 20
+
+
+def test_strips_show_the_extreme_images_once_each(html):
+    made, labels, _ = world.contenders()
+    radius = made[0].certificates.radius
+    shown = re.findall(r"<b(?: class=\"wrong\")?>[^<]+</b><span>(\S+) \((\S+)\)</span>", html)
+    largest = [float(first) for first, _ in shown[:8]]
+    assert largest == pytest.approx(sorted(radius, reverse=True)[:8], abs=6e-4)
+    smallest = [float(first) for first, _ in shown[8:16]]
+    assert smallest == pytest.approx(sorted(radius[radius > 0])[:8], abs=6e-4)
+    assert all(first == "none" for first, _ in shown[16:])
+    assert labels.size == 60
+
+
+def test_same_data_give_the_same_page(tmp_path, html):
+    assert write(tmp_path / "again.html").read_text(encoding="utf-8") == html
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_with_channels_and_no_latency(tmp_path, channels):
+    comparison = world.comparison(latency=None)
+    images = np.zeros((60, 5, 7, channels), dtype=np.uint8)
+    text = Page(write(tmp_path / "report.html", comparison, images=images).read_text(encoding="utf-8")).text
+    assert "faster on this machine" not in text
+    assert "Time for a certificate" not in text
+
+
+@pytest.mark.parametrize("q", [0.3, np.nan])
+def test_a_certifier_that_never_certifies_is_reported_all_the_same(tmp_path, q):
+    made, labels, reference = world.contenders()
+    nothing = Certificates(
+        label=np.full(60, -1),
+        radius=np.zeros(60),
+        p_lower=np.zeros(60),
+        q=np.full(60, q),
+        evaluations=np.zeros(60, dtype=np.int64),
+    )
+    predicted = np.full(60, -1) if np.isnan(q) else made[0].predicted
+    empty = replace(made[0], certificates=nothing, predicted=predicted)
+    idle = replace(made[2], certificates=replace(nothing, evaluations=np.full(60, 250)))
+    comparison = world.compare(
+        [empty, idle],
+        labels,
+        reference,
+        deployed="scaled",
+        baseline="Monte Carlo",
+        radii=world.RADII,
+        sigma=world.SIGMA,
+        target_evaluations=0,
+        calibration_evaluations=0,
+    )
+    html = write(tmp_path / "report.html", comparison, calibrations=[]).read_text(encoding="utf-8")
+    text = Page(html).text
+    assert "No certificate (60 images)" in text
+    assert not {"nan", "inf"} & set(re.findall(r"\w+", text.lower()))
+
+
+def test_calibration_images_without_an_answer_are_not_called_misses():
+    from rrise.evaluation.calibration_figures import calibration_curve  # not above: two tests import this module bare
+
+    view = world.calibrations()[0]
+    comparison = world.comparison()
+    before = calibration_curve(comparison, view)
+    gaps = replace(view, q=np.append(view.q, np.nan), p_lower=np.append(view.p_lower, 0.0))
+    assert calibration_curve(comparison, gaps) == before
+    misses = np.count_nonzero(view.p_lower < np.interp(view.q, view.knots_q, view.knots_p))
+    assert misses
+    assert f"below ({misses})" in before.light
+
+
+def test_long_names_fit(tmp_path):
+    names = ("scaled curve, training-conditional at 99%", "offset " * 8, "Monte Carlo with a fixed budget of draws")
+    comparison = world.comparison(names=names)
+    write(tmp_path / "report.html", comparison, calibrations=world.calibrations(names[:2]))
+
+
+def test_many_points_keep_the_page_small(tmp_path):
+    comparison = world.comparison(images=6_000)
+    path = write(tmp_path / "report.html", comparison)
+    assert path.stat().st_size < 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((59, 8, 8), np.uint8)}, r"images: expected uint8 of shape \(60, H, W\)"),
+        ({"images": np.zeros((60, 8, 8))}, "images: expected uint8 .* got float64"),
+        ({"classes": ("a", "b")}, "classes: expected 4 names, got 2"),
+        ({"calibrations": world.calibrations(("other",))}, "calibrations: expected names among"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "report.html", **change)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_leaves_the_old_report(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        write(path, title="another")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_a_missing_package_is_named_with_its_remedy(tmp_path, missing):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "sys.path.append('tests'); import test_report\n"
+        "try: test_report.write('never.html')\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == f"report: {missing} is missing. pip install 'rrise[report]'"
+
+
+def test_report_is_silent_and_leaves_pyplot_alone(tmp_path):
+    """Even where matplotlib cannot keep its caches and would say so."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code = (
+        "import sys, pathlib; sys.path.append('tests'); import test_report\n"
+        f"test_report.write(pathlib.Path({str(tmp_path)!r}) / 'report.html')\n"
+        "print('matplotlib.pyplot' in sys.modules, 'matplotlib' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={"MPLCONFIGDIR": str(blocked / "config"), "HOME": str(tmp_path), "PATH": ""},
+    )
+    assert done.stdout.strip() == "False True"
+    assert done.stderr == ""
