@@ -1,0 +1,81 @@
+"""Certified robustness in one forward pass.
+
+rrise pays the cost of randomized smoothing once, offline: it samples a frozen base classifier under noise, fits a
+surrogate of the smoothed class distribution, and calibrates the surrogate's top probability into a lower bound.
+Online, :class:`Certifier` turns one forward pass into a label, a lower bound and a certified ℓ2 radius.
+
+>>> import rrise
+>>> certifier = rrise.Certifier.load("runs/digits/bundles/scaled")      # doctest: +SKIP
+>>> certifier(images).radius                                            # doctest: +SKIP
+
+``import rrise`` loads nothing but the standard library; every public name is loaded when it is first used, so a device
+that only certifies never needs torch, scipy, timm or ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rrise.calibration.bounds import clopper_pearson
+    from rrise.calibration.conformal import Calibration, calibrate
+    from rrise.data import ImageSet, load_images
+    from rrise.recipe import Recipe, load_recipe, run
+    from rrise.runtime.bundle import BundleError
+    from rrise.runtime.certificates import ABSTAIN, Certificates
+    from rrise.runtime.certifier import Certifier
+    from rrise.targets.sampling import sample_counts
+
+_HOME = {
+    "ABSTAIN": "rrise.runtime.certificates",
+    "BundleError": "rrise.runtime.bundle",
+    "Calibration": "rrise.calibration.conformal",
+    "Certificates": "rrise.runtime.certificates",
+    "Certifier": "rrise.runtime.certifier",
+    "ImageSet": "rrise.data",
+    "Recipe": "rrise.recipe",
+    "calibrate": "rrise.calibration.conformal",
+    "clopper_pearson": "rrise.calibration.bounds",
+    "load_images": "rrise.data",
+    "load_recipe": "rrise.recipe",
+    "run": "rrise.recipe",
+    "sample_counts": "rrise.targets.sampling",
+}
+
+__all__ = [  # the keys of _HOME, spelled out for type checkers
+    "ABSTAIN",
+    "BundleError",
+    "Calibration",
+    "Certificates",
+    "Certifier",
+    "ImageSet",
+    "Recipe",
+    "calibrate",
+    "clopper_pearson",
+    "load_images",
+    "load_recipe",
+    "run",
+    "sample_counts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from pathlib import Path
+
+        return Path(__file__).with_name("VERSION").read_text(encoding="utf-8").strip()
+    if name not in _HOME:
+        raise AttributeError(f"module 'rrise' has no attribute {name!r}; public names are {', '.join(__all__)}")
+    try:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    except ImportError as error:
+        if "_C" in str(error):
+            raise ImportError(
+                "rrise: the compiled kernel rrise._C is missing. Build it with `pip install .`"
+            ) from error
+        raise
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

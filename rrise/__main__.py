@@ -1,0 +1,265 @@
+"""The command line: one verb a stage, one artifact out of each; ``rrise run`` makes them all from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrise import recipe as recipes
+from rrise.calibration.conformal import CalibrateConfig
+from rrise.data import DataConfig
+from rrise.evaluation.comparison import EvaluateConfig
+from rrise.options import add_options, read_options
+from rrise.targets.noise import STREAMS
+from rrise.targets.sampling import SampleConfig
+from rrise.training.classifier import TrainConfig
+from rrise.training.export import ExportConfig
+from rrise.training.surrogate import FitConfig
+
+SUMMARY = "Certified robustness in one forward pass. One verb a stage, one artifact out of each; `run` makes them all."
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return 0, or 1 after a one-line error, 2 after wrong usage, 130 after Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.do(arguments)
+    except KeyboardInterrupt:
+        print("\nrrise: interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        if arguments.traceback:
+            raise
+        print(f"rrise {arguments.verb}: {_one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("rrise"):
+        missing = error.name.partition(".")[0]
+        extra = "report" if missing in ("matplotlib", "jinja2") else "train"
+        return f"{missing} is missing. pip install 'rrise[{extra}]'"
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rrise", description=SUMMARY)
+    parser.add_argument("--version", action="version", version=_version())
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, do: object, summary: str, example: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(do=do)
+        added.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
+        return added
+
+    def folder(added: argparse.ArgumentParser, flag: str, text: str) -> None:
+        added.add_argument(flag, type=Path, required=True, metavar="FOLDER", help=text)
+
+    run = verb("run", _run, "run all stages of a recipe; what is done and valid is kept", "rrise run digits")
+    run.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a built-in name: digits")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. sample.n=500")
+    run.add_argument("--redo", default="", choices=recipes.STAGES, help="make this stage and all after it again")
+
+    train = verb("train", _train, "train a base classifier under Gaussian noise", "rrise train --out runs/a/classifier")
+    folder(train, "--out", "where the classifier goes")
+    add_options(train, TrainConfig)
+
+    sample = verb(
+        "sample",
+        _sample,
+        "count the classes a classifier answers under noise; resumes where it stopped",
+        "rrise sample --classifier runs/a/classifier --split train --out runs/a/counts/train",
+    )
+    folder(sample, "--classifier", "folder written by `rrise train`")
+    sample.add_argument("--split", choices=("train", "calibration", "test"), default="train", help="images to sample")
+    sample.add_argument("--stream", choices=tuple(STREAMS), default="targets", help="what the draws are for")
+    sample.add_argument("--out", required=True, metavar="URI", help="folder of the counts, local or s3://, gs://")
+    add_options(sample, SampleConfig)
+
+    fit = verb(
+        "fit",
+        _fit,
+        "fit the surrogate of the smoothed class distribution",
+        "rrise fit --classifier runs/a/classifier --counts runs/a/counts/train --out runs/a/surrogate",
+    )
+    folder(fit, "--classifier", "folder written by `rrise train`")
+    fit.add_argument("--counts", required=True, metavar="URI", help="counts of the train split")
+    folder(fit, "--out", "where the surrogate goes")
+    add_options(fit, FitConfig)
+
+    export = verb(
+        "export",
+        _export,
+        "export the surrogate to an engine, checked against torch",
+        "rrise export --surrogate runs/a/surrogate --out runs/a/engine",
+    )
+    folder(export, "--surrogate", "folder written by `rrise fit`")
+    folder(export, "--out", "where the engine goes")
+    add_options(export, ExportConfig)
+
+    calibrate = verb(
+        "calibrate",
+        _calibrate,
+        "calibrate an engine's own outputs into bundles, one for each curve",
+        "rrise calibrate --engine runs/a/engine --counts runs/a/counts/calibration --profile runs/a/counts/train "
+        "--out runs/a/bundles",
+    )
+    folder(calibrate, "--engine", "folder written by `rrise export`")
+    calibrate.add_argument("--counts", required=True, metavar="URI", help="counts of the calibration split")
+    calibrate.add_argument("--profile", metavar="URI", help="counts of the train split, for the scaled curve's shape")
+    folder(calibrate, "--out", "where the bundles go: one folder for each curve")
+    add_options(calibrate, CalibrateConfig)
+
+    certify = verb(
+        "certify",
+        _certify,
+        "certify images with a bundle: label, lower bound and radius from one forward pass",
+        "rrise certify runs/a/bundles/scaled photo.png more/ --json",
+    )
+    certify.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by `rrise calibrate`")
+    certify.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="PNG, JPEG, .npy, .npz, or folders")
+    certify.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    certify.add_argument("--threads", type=int, default=1, metavar="INT", help="threads of the engine (default: 1)")
+
+    evaluate = verb(
+        "evaluate",
+        _evaluate,
+        "compare bundles with Monte Carlo smoothing on the test split; writes a table and report.html",
+        "rrise evaluate --bundles runs/a/bundles --classifier runs/a/classifier --counts runs/a/counts "
+        "--out runs/a/evaluation",
+    )
+    folder(evaluate, "--bundles", "folder of bundles written by `rrise calibrate`")
+    folder(evaluate, "--classifier", "folder written by `rrise train`")
+    evaluate.add_argument(
+        "--counts", required=True, metavar="URI", help="holds selection/, estimation/ and reference/; sampled if absent"
+    )
+    folder(evaluate, "--out", "where table.md, metrics.json and report.html go")
+    add_options(evaluate, EvaluateConfig)
+    add_options(evaluate, SampleConfig, "sample.")
+
+    inspect = verb(
+        "inspect",
+        _inspect,
+        "print what an artifact is, what it guarantees, and what it was made from",
+        "rrise inspect runs/a/bundles/scaled",
+    )
+    inspect.add_argument(
+        "artifact", type=Path, metavar="FOLDER", help="bundle, engine, classifier, surrogate or counts"
+    )
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+
+    for added in (train, sample, fit, export, calibrate, evaluate):
+        add_options(added, DataConfig, "data.")
+    return parser
+
+
+def _version() -> str:
+    from rrise import __version__
+
+    return f"rrise {__version__}"
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    recipe = recipes.load_recipe(arguments.recipe, arguments.set)
+    report = recipes.run(recipe, redo=arguments.redo)
+    print("\n" + (report.parent / "table.md").read_text())
+    print(f"report: {report}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    print(stages.train(splits.train, read_options(arguments, TrainConfig), arguments.out))
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    images = getattr(splits, arguments.split)
+    config, stream = read_options(arguments, SampleConfig), STREAMS[arguments.stream]
+    print(stages.sample(images, config, arguments.classifier, arguments.out, stream=stream))
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config = read_options(arguments, FitConfig)
+    print(stages.fit(splits.train, config, arguments.classifier, arguments.counts, arguments.out))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    print(stages.export(splits.train, read_options(arguments, ExportConfig), arguments.surrogate, arguments.out))
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config = read_options(arguments, CalibrateConfig)
+    print(stages.calibrate(splits, config, arguments.engine, arguments.counts, arguments.profile, arguments.out))
+
+
+def _certify(arguments: argparse.Namespace) -> None:
+    from rrise.data import read_images
+    from rrise.runtime.certificates import ABSTAIN
+    from rrise.runtime.certifier import Certifier
+
+    certifier = Certifier.load(arguments.bundle, threads=arguments.threads)
+    names, images = read_images(arguments.images)
+    certificates = certifier(images)
+    if arguments.json:
+        rows = [{"image": name, **row} for name, row in zip(names, certificates.to_rows(), strict=True)]
+        print(json.dumps({"statement": certifier.statement, "sigma": certifier.sigma, "certificates": rows}, indent=1))
+        return
+    width = max(map(len, ["image", *names]))
+    print(f"{'image':<{width}} {'label':>12} {'radius':>8} {'p >=':>8} {'q':>8}")
+    columns = (certificates.label, certificates.radius, certificates.p_lower, certificates.q)
+    for name, label, radius, p_lower, q in zip(names, *columns, strict=True):
+        answer = "abstain" if label == ABSTAIN else certifier.classes[label]
+        print(f"{name:<{width}} {answer:>12} {radius:>8.4f} {p_lower:>8.4f} {q:>8.4f}")
+    print(f"\nradius: ℓ2, pixels in [0, 1]. {certifier.statement}\n{certifier.bundle.limits}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, sampling = read_options(arguments, EvaluateConfig), read_options(arguments, SampleConfig, "sample.")
+    print(
+        stages.evaluate(
+            splits, config, sampling, arguments.bundles, arguments.classifier, arguments.counts, arguments.out
+        )
+    )
+    print("\n" + (arguments.out / "table.md").read_text())
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from rrise.inspection import describe
+
+    print(describe(arguments.artifact, as_json=arguments.json))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

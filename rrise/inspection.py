@@ -1,0 +1,61 @@
+"""What an artifact is, in words: what it guarantees, what it does not, and what it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+DOCUMENTS = {
+    "bundle.json": "bundle",
+    "engine.json": "engine",
+    "network.json": "network",
+    "manifest.json": "counts",
+}
+
+
+def describe(artifact: Path, *, as_json: bool = False) -> str:
+    """Return a description of a bundle, engine, classifier, surrogate or counts folder.
+
+    A bundle is verified as :func:`rrise.runtime.load_bundle` does; of the others the document is shown.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no artifact of rrise.
+    BundleError
+        If it is a bundle that must not be used.
+    """
+    document = next((name for name in DOCUMENTS if (artifact / name).is_file()), None)
+    if document is None:
+        inner = sorted({path.parent.name for name in DOCUMENTS for path in artifact.glob(f"*/{name}")})
+        hint = f" It holds {', '.join(inner)}: name one of them." if inner else ""
+        raise FileNotFoundError(f"inspect: expected a folder with one of {', '.join(DOCUMENTS)}, got {artifact}.{hint}")
+    content = json.loads((artifact / document).read_text())
+    if DOCUMENTS[document] == "bundle":
+        from rrise.runtime.bundle import load_bundle
+
+        bundle = load_bundle(artifact)
+        if not as_json:
+            head = [bundle.statement, "", f"What it does not say: {bundle.limits}", ""]
+            if bundle.calibration.guarantee == "marginal":
+                # Among issued certificates only, a marginal promise weakens by the share that is issued.
+                error = bundle.calibration.beta + bundle.calibration.gamma
+                head.insert(1, f"Among certified inputs alone: at most {error:g} / P(certified) can be wrong.")
+            return "\n".join([*head, "verified: every byte of bundle.json and of the engine", *_lines(content)])
+    return json.dumps(content, indent=1) if as_json else "\n".join([DOCUMENTS[document], *_lines(content)])
+
+
+def _lines(content: Mapping[str, Any], indent: str = "  ") -> list[str]:
+    lines = []
+    for key, value in content.items():
+        if key in ("statement", "limits"):
+            continue
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and len(value) > 12:
+            lines.append(f"{indent}{key}: {len(value)} values from {value[0]} to {value[-1]}")
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return lines

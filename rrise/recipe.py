@@ -1,0 +1,279 @@
+"""A recipe (one TOML file) and :func:`run`: the stages in order, where what is done and valid is not done again."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rrise.calibration.conformal import CalibrateConfig
+from rrise.data import DataConfig
+from rrise.evaluation.comparison import EvaluateConfig
+from rrise.ledger import Ledger, tree_sha256
+from rrise.targets.sampling import SampleConfig
+from rrise.training.classifier import TrainConfig
+from rrise.training.export import ExportConfig
+from rrise.training.surrogate import FitConfig
+
+if TYPE_CHECKING:
+    from rrise.data import Splits
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+STAGES = ("train", "sample", "fit", "export", "calibrate", "evaluate")
+COSTLY = ("train", "sample")
+"""Stages whose work is never replaced without being asked for: see :func:`run`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every setting of a run, one table a stage; unknown keys are errors."""
+
+    out: str = field(metadata={"help": "folder of the run's artifacts"})
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+_TABLES: dict[str, Any] = {
+    "data": DataConfig,
+    "train": TrainConfig,
+    "sample": SampleConfig,
+    "fit": FitConfig,
+    "export": ExportConfig,
+    "calibrate": CalibrateConfig,
+    "evaluate": EvaluateConfig,
+}
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a TOML file, or of a built-in name such as ``digits``.
+
+    Parameters
+    ----------
+    source : str
+        Path of a TOML file, or the name of a recipe that comes with rrise.
+    overrides : sequence of str
+        ``key=value`` each, the key dotted (``sample.n=500``), the value as TOML or a bare string.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file and no such built-in recipe.
+    ValueError
+        Not TOML, an unknown key, or a value that its stage refuses; the message names the key.
+    """
+    path = Path(source)
+    built_in = resources.files("rrise.recipes")
+    names = sorted(entry.name.removesuffix(".toml") for entry in built_in.iterdir() if entry.name.endswith(".toml"))
+    if path.is_file():
+        text = path.read_text()
+    elif source in names:
+        text = built_in.joinpath(f"{source}.toml").read_text()
+    else:
+        raise FileNotFoundError(f"recipe: expected a TOML file or one of {', '.join(names)}, got {source!r}.")
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"recipe {source}: expected TOML, got a syntax error: {error}.") from error
+    for override in overrides:
+        _override(tree, override)
+    return _validated(tree, source)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set: expected key=value such as sample.n=500, got {override!r}.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *tables, last = key.split(".")
+    for name in tables:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise ValueError(f"--set {override}: expected {name} to be a table of the recipe, got {tree!r}.")
+    tree[last] = value
+
+
+def _validated(tree: dict[str, Any], source: str) -> Recipe:
+    try:
+        import pydantic
+    except ImportError as error:
+        raise ImportError("recipe: pydantic is missing. pip install 'rrise[train]'") from error
+
+    for config in (Recipe, *_TABLES.values()):
+        config.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    try:
+        return pydantic.TypeAdapter(Recipe).validate_python(tree)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            raise ValueError(f"recipe {source}: unknown key {where}. {_known_keys(where)}") from error
+        if first["type"] in ("missing", "missing_argument"):
+            raise ValueError(f"recipe {source}: key {where} is missing.") from error
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise ValueError(f"recipe {source}: {where}: {message}{got}") from error
+
+
+def _known_keys(where: str) -> str:
+    config: Any = _TABLES.get(where.rpartition(".")[0], Recipe)
+    return "Known: " + ", ".join(field_.name for field_ in dataclasses.fields(config)) + "."
+
+
+@dataclass(frozen=True)
+class Step:
+    """One artifact of a run: where it goes, what it is made from, and the call that makes it."""
+
+    stage: str
+    name: str
+    artifact: Path
+    facts: dict[str, object]
+    make: Callable[[], object]
+    resumes: bool = False
+
+
+def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print, progress: bool = True) -> Path:
+    """Make every artifact of a recipe and return the path of its report.
+
+    A step whose artifact was made from the same settings and inputs is skipped. When they differ, the artifacts of
+    `fit`, `export`, `calibrate` and `evaluate` are moved to ``superseded/`` and made again; a classifier or counts,
+    which cost the most, are refused with both values named unless ``redo`` asks for them. An interrupted run
+    goes on where it stopped: finished shards of counts are never computed twice.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    redo : str
+        A stage to make again together with all stages after it, even the costly ones.
+    say : callable
+        Gets one line a step.
+    progress : bool
+        Show progress bars on a terminal.
+
+    Raises
+    ------
+    ValueError
+        A costly artifact was made from other settings, or any error of a stage.
+    """
+    from rrise import stages
+
+    if redo and redo not in STAGES:
+        raise ValueError(f"redo: expected one of {', '.join(STAGES)}, got {redo!r}.")
+    out = Path(recipe.out)
+    ledger = Ledger(out / "ledger")
+    splits = stages.load_splits(recipe.data)
+    say(f"data: {splits.summary()}")
+    for step in _steps(recipe, splits, out, progress):
+        verdict = ledger.verdict(step.name, step.facts, step.artifact)
+        again = bool(redo) and STAGES.index(step.stage) >= STAGES.index(redo)
+        if verdict.state == "done" and not again:
+            say(f"{step.name}: done before, kept")
+            continue
+        costly = step.stage in COSTLY and verdict.state in ("stale", "damaged")
+        if costly and not again:
+            raise ValueError(
+                f"{step.name}: {step.artifact} does not fit this recipe ({verdict.why}). "
+                f"Use --redo {step.stage} to make it again, or --set out=FOLDER for a new run."
+            )
+        goes_on = step.resumes and verdict.state == "missing" and not again
+        if step.artifact.exists() and not goes_on:
+            shelf = ledger.set_aside(step.name, step.artifact)
+            say(f"{step.name}: {'asked for again' if again else verdict.why}; the old one is now {shelf}")
+        said = step.make()
+        ledger.record(step.name, step.facts, step.artifact)
+        say(f"{step.name}: {said}")
+    return out / "evaluation" / "report.html"
+
+
+def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterator[Step]:
+    """Yield the steps in order; each one's facts are read when the steps before it are complete."""
+    from rrise import stages
+    from rrise.targets.noise import STREAMS
+
+    def facts(*tables: str, **inputs: object) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for table in tables:
+            config = getattr(recipe, table)
+            found |= {f"{table}.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
+        for name, value in inputs.items():
+            found[name] = tree_sha256(value) if isinstance(value, Path) else value
+        return found
+
+    classifier, counts, surrogate = out / "classifier", out / "counts", out / "surrogate"
+    engine, bundles, evaluation = out / "engine", out / "bundles", out / "evaluation"
+    yield Step(
+        "train",
+        "train",
+        classifier,
+        facts("train", images=splits.train.sha256),
+        lambda: stages.train(splits.train, recipe.train, classifier, progress=progress),
+    )
+    for split in ("train", "calibration"):
+        images = getattr(splits, split)
+        yield Step(
+            "sample",
+            f"sample-{split}",
+            counts / split,
+            facts("sample", classifier=classifier, images=images.sha256),
+            lambda images=images, split=split: stages.sample(  # type: ignore[misc]
+                images, recipe.sample, classifier, counts / split, stream=STREAMS["targets"], progress=progress
+            ),
+            resumes=True,
+        )
+    yield Step(
+        "fit",
+        "fit",
+        surrogate,
+        facts("fit", classifier=classifier, counts=counts / "train"),
+        lambda: stages.fit(splits.train, recipe.fit, classifier, counts / "train", surrogate, progress=progress),
+    )
+    yield Step(
+        "export",
+        "export",
+        engine,
+        facts("export", surrogate=surrogate),
+        lambda: stages.export(splits.train, recipe.export, surrogate, engine),
+    )
+    yield Step(
+        "calibrate",
+        "calibrate",
+        bundles,
+        facts("calibrate", engine=engine, counts=counts / "calibration", profile=counts / "train"),
+        lambda: stages.calibrate(splits, recipe.calibrate, engine, counts / "calibration", counts / "train", bundles),
+    )
+    for name, n in recipe.evaluate.draws(recipe.sample.n).items():
+        config = dataclasses.replace(recipe.sample, n=n)
+        yield Step(
+            "evaluate",
+            f"sample-{name}",
+            counts / name,
+            facts("sample", classifier=classifier, images=splits.test.sha256) | {"sample.n": n},
+            lambda name=name, config=config: stages.sample(  # type: ignore[misc]
+                splits.test, config, classifier, counts / name, stream=STREAMS[name], progress=progress
+            ),
+            resumes=True,
+        )
+    yield Step(
+        "evaluate",
+        "evaluate",
+        evaluation,
+        facts("evaluate", bundles=bundles, classifier=classifier, images=splits.test.sha256),
+        lambda: stages.evaluate(
+            splits, recipe.evaluate, recipe.sample, bundles, classifier, counts, evaluation, progress=progress
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Recipes that come with rrise, by name: ``rrise run digits``."""

@@ -1,0 +1,13 @@
+"""The stages: each reads its artifacts, calls one room of the package, and writes one artifact.
+
+Here, in ``recipe.py`` and on the command line do the rooms meet. Each function returns one line that says what it made.
+"""
+
+from __future__ import annotations
+
+from rrise.data import load_splits
+from rrise.stages.build import export, fit, sample, train
+from rrise.stages.calibrate import calibrate
+from rrise.stages.evaluate import evaluate
+
+__all__ = ["calibrate", "evaluate", "export", "fit", "load_splits", "sample", "train"]

@@ -1,0 +1,130 @@
+"""From an engine and counts to bundles: the engine's own outputs are scored against what the classifier did."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rrise.stages.build import require_counts_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rrise.calibration.conformal import CalibrateConfig
+    from rrise.data import ImageSet, Splits
+    from rrise.runtime.engines import Engine
+    from rrise.targets.store import CountStore
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What an engine says of images, beside how often the classifier said the same under noise.
+
+    Parameters
+    ----------
+    q : float64[N]
+        Top probability; NaN where the engine's logits are not finite.
+    k, n : int64[N]
+        Draws that agree with the engine's label (0 where it has none), and all draws.
+    """
+
+    q: NDArray[np.float64]
+    k: NDArray[np.int64]
+    n: NDArray[np.int64]
+
+
+def score(engine: Engine, images: ImageSet, store: CountStore) -> Scored:
+    """Return the engine's answers on images beside their counts; the kernel that will certify computes q."""
+    from rrise import _C
+    from rrise.runtime.images import prepare_images
+
+    table = store.table().rows(images.ids)
+    label, q = _C.top(engine(prepare_images(images.images, engine.input_shape)))
+    agreeing = table.counts[np.arange(len(images)), np.maximum(label, 0)].astype(np.int64)
+    return Scored(q, np.where(label >= 0, agreeing, 0), table.n)
+
+
+def calibrate(
+    splits: Splits, config: CalibrateConfig, engine: Path, counts: str | Path, profile: str | Path | None, out: Path
+) -> str:
+    """Calibrate the engine's own outputs on the calibration images; one bundle for each curve under ``out``.
+
+    Raises
+    ------
+    ValueError
+        If a calibration image trained the classifier or the surrogate, counts are of another classifier or σ, or the
+        images or draws are too few for the guarantee.
+    """
+    from rrise.calibration.conformal import calibrate as calibrated
+    from rrise.runtime.bundle import save_bundle
+    from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
+    from rrise.runtime.engines import open_engine
+    from rrise.targets.store import CountStore
+    from rrise.training.artifacts import refuse_existing
+
+    refuse_existing(out)
+    opened = open_engine(engine)
+    spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
+    require_unseen(splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
+    stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
+    for name, store in stores.items():
+        require_counts_of(spec["classifier_sha256"], store)
+        if store.manifest.sigma != spec["sigma"]:
+            raise ValueError(
+                f"{name}: expected sigma={spec['sigma']} as in the surrogate's targets, got {store.manifest.sigma} in "
+                f"{store.uri}. Sample with the surrogate's sigma."
+            )
+    scored = score(opened, splits.calibration, stores["counts"])
+    shape = score(opened, splits.train, stores["profile"]) if profile else None
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    facts = stores["counts"].manifest
+    lines = []
+    for curve in config.curves:
+        found = calibrated(
+            scored.q,
+            scored.k,
+            scored.n,
+            beta=config.beta,
+            gamma=config.gamma,
+            eta=config.eta,
+            curve=curve,
+            guarantee=config.guarantee,
+            profile=None if shape is None else (shape.q, shape.k, shape.n),
+        )
+        save_bundle(
+            partial / curve,
+            engine_file=engine / spec["file"],
+            engine_spec=spec,
+            calibration=found.as_dict(),
+            sigma=facts.sigma,
+            statement=found.statement(),
+            provenance={
+                "classifier_sha256": spec["classifier_sha256"],
+                "surrogate_sha256": spec["network_sha256"],
+                "target_counts_sha256": spec["counts_sha256"],
+                "calibration_counts_sha256": stores["counts"].sha256,
+                "calibration_images_sha256": splits.calibration.sha256,
+                "sampler": facts.sampler,
+                "seed": facts.seed,
+                "versions": facts.versions | spec["versions"],
+            },
+        )
+        lines.append(f"{curve}: rank {found.rank} of {found.images}, t = {found.t:.4g}")
+    os.rename(partial, out)
+    return f"{'; '.join(lines)}; in {out}"
+
+
+def require_unseen(images: ImageSet, trained_on: NDArray[np.uint64]) -> None:
+    """Raise ValueError if any image, by its pixels, had a part in the classifier's or the surrogate's training."""
+    seen = int(np.isin(images.ids, trained_on).sum())
+    if seen:
+        raise ValueError(
+            f"calibration: expected images that trained neither the classifier nor the surrogate, got {seen} of "
+            f"{len(images)} that did. Use other images: a calibration on seen ones guarantees nothing."
+        )

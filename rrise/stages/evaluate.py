@@ -1,0 +1,248 @@
+"""From bundles to a verdict: certify the test images, certify them by Monte Carlo, and check both with more draws."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rrise.stages.build import deterministic, fill_counts
+from rrise.stages.calibrate import require_unseen, score
+
+if TYPE_CHECKING:
+    from rrise.data import ImageSet, Splits
+    from rrise.evaluation.comparison import CalibrationView, Comparison, Contender, EvaluateConfig
+    from rrise.evaluation.latency import Latency
+    from rrise.runtime.certifier import Certifier
+    from rrise.targets.sampling import SampleConfig
+    from rrise.targets.store import CountStore
+    from rrise.training.networks import Network
+
+BASELINE = "Monte Carlo"
+DEPLOYED = "scaled"
+"""The bundle whose result is stated, if it is among those compared: chosen before any test image is seen."""
+EXAMPLES = 6
+"""Test images saved as PNG beside the report, to try ``rrise certify`` on."""
+
+
+def evaluate(
+    splits: Splits,
+    config: EvaluateConfig,
+    sampling: SampleConfig,
+    bundles: Path,
+    classifier: Path,
+    counts: str | Path,
+    out: Path,
+    *,
+    progress: bool = True,
+) -> str:
+    """Compare all bundles of a folder with Monte Carlo smoothing on the test images.
+
+    Writes table.md and metrics.json (equal in equal runs), timing.json, report.html and examples/. Test counts are
+    sampled into ``counts``/selection, estimation and reference, or used if they are there.
+
+    Raises
+    ------
+    ValueError
+        If bundles differ in σ or n, test images were trained or calibrated on, or counts are of something else.
+    """
+    from rrise.evaluation.latency import timing_as_json
+    from rrise.evaluation.report import write_report
+    from rrise.evaluation.tables import as_json, as_markdown
+    from rrise.training.artifacts import refuse_existing
+    from rrise.training.networks import load_network
+
+    refuse_existing(out)
+    certifiers = _certifiers(bundles)
+    network = load_network(classifier)
+    images = splits.test
+    require_unseen(images, np.union1d(network.training_ids, np.union1d(splits.train.ids, splits.calibration.ids)))
+    first = next(iter(certifiers.values())).bundle
+    base = replace(sampling, sigma=first.sigma, n=first.calibration.n)
+    latency = _latency(certifiers, network, images, base, config)
+    comparison, views = _compare(splits, config, base, certifiers, network, Path(counts), latency, progress)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
+    (partial / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
+    (partial / "timing.json").write_text(timing_as_json(latency), encoding="utf-8")
+    write_report(
+        comparison,
+        partial / "report.html",
+        title=out.parent.name or "report",
+        images=images.images,
+        classes=images.classes,
+        calibrations=views,
+    )
+    _save_examples(images, partial / "examples")
+    os.rename(partial, out)
+    row = comparison.row(comparison.deployed)
+    return (
+        f"{row.name}: mean certified radius {row.average_certified_radius:.3f}, {row.relative_radius:.2f} of "
+        f"{comparison.baseline}'s, in one pass instead of {comparison.costs.monte_carlo:,.0f} "
+        f"({latency.ratio:,.0f} times faster); {out}/report.html"
+    )
+
+
+def _certifiers(bundles: Path) -> dict[str, Certifier]:
+    from rrise.runtime.certifier import Certifier
+
+    folders = sorted(path.parent for path in bundles.glob("*/bundle.json"))
+    if not folders:
+        raise FileNotFoundError(f"bundles: expected folders written by `rrise calibrate` in {bundles}, got none.")
+    certifiers = {folder.name: Certifier.load(folder) for folder in folders}
+    levels = {(c.sigma, c.bundle.calibration.n, c.bundle.calibration.beta) for c in certifiers.values()}
+    if len(levels) > 1:
+        raise ValueError(
+            f"bundles: expected one sigma, n and beta in {bundles}, got {sorted(levels)}. Compare like with like."
+        )
+    return certifiers
+
+
+def _compare(
+    splits: Splits,
+    config: EvaluateConfig,
+    base: SampleConfig,
+    certifiers: dict[str, Certifier],
+    network: Network,
+    counts: Path,
+    latency: Latency,
+    progress: bool,
+) -> tuple[Comparison, list[CalibrationView]]:
+    from rrise.calibration.bounds import clopper_pearson
+    from rrise.evaluation.baselines import check_streams
+    from rrise.evaluation.comparison import CalibrationView, compare
+    from rrise.targets.noise import STREAMS
+    from rrise.targets.store import CountStore
+
+    images = splits.test
+    draws = config.draws(base.n)
+    stores: dict[str, CountStore] = {}
+    for name, n in draws.items():
+        stores[name], _ = fill_counts(
+            images, replace(base, n=n), network, counts / name, stream=STREAMS[name], progress=progress
+        )
+    check_streams(*(stores[name].manifest for name in draws))
+    tables = {name: store.table().rows(images.ids).counts for name, store in stores.items()}
+    contenders = [_contender(name, certifier, images) for name, certifier in certifiers.items()]
+    alpha = config.alpha or contenders[0].error
+    contenders.append(_monte_carlo(tables["selection"], tables["estimation"], alpha, base.sigma))
+    targets, calibration = (CountStore.open(counts / name) for name in ("train", "calibration"))
+    points = score(next(iter(certifiers.values()))._engine, splits.calibration, calibration)
+    views = [
+        CalibrationView(
+            f"rrise {name}",
+            certifier.bundle.curve.knots_q,
+            certifier.bundle.curve.knots_p,
+            points.q,
+            clopper_pearson(points.k, points.n, certifier.bundle.calibration.beta),
+        )
+        for name, certifier in certifiers.items()
+    ]
+    deployed = DEPLOYED if DEPLOYED in certifiers else next(iter(certifiers))
+    comparison = compare(
+        contenders,
+        images.labels,
+        tables["reference"],
+        deployed=f"rrise {deployed}",
+        baseline=BASELINE,
+        radii=config.radii,
+        sigma=base.sigma,
+        target_evaluations=targets.manifest.images * targets.manifest.n,
+        calibration_evaluations=calibration.manifest.images * calibration.manifest.n,
+        latency=latency,
+        provenance={
+            "bundles": {name: certifier.bundle.sha256 for name, certifier in certifiers.items()},
+            "classifier": network.sha256,
+            "test images": images.sha256,
+            "seed of the noise": base.seed,
+            "versions": stores["reference"].manifest.versions,
+        },
+    )
+    return comparison, views
+
+
+def _contender(name: str, certifier: Certifier, images: ImageSet) -> Contender:
+    from rrise import _C
+    from rrise.evaluation.comparison import Contender
+
+    calibration = certifier.bundle.calibration
+    return Contender(
+        f"rrise {name}",
+        certifier(images.images),
+        _C.top(certifier.logits(images.images))[0],
+        calibration.beta + calibration.gamma,
+        certifier.statement,
+    )
+
+
+def _monte_carlo(selection: np.ndarray, estimation: np.ndarray, alpha: float, sigma: float) -> Contender:
+    from rrise.evaluation.baselines import cohen_certify, cohen_select
+    from rrise.evaluation.comparison import Contender
+
+    return Contender(
+        BASELINE,
+        cohen_certify(selection, estimation, alpha=alpha, sigma=sigma),
+        cohen_select(selection),
+        alpha,
+        f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise (Cohen et al. "
+        f"2019): {int(selection[0].sum()):,} draws pick the class, {int(estimation[0].sum()):,} others bound it.",
+    )
+
+
+def _latency(
+    certifiers: dict[str, Certifier], network: Network, images: ImageSet, base: SampleConfig, config: EvaluateConfig
+) -> Latency:
+    """Time one certificate either way, both on one thread."""
+    from rrise.evaluation.baselines import cohen_certify
+    from rrise.evaluation.latency import measure_latency
+    from rrise.targets.noise import ESTIMATION, SELECTION
+    from rrise.targets.sampling import sample_counts
+
+    certifier = certifiers.get(DEPLOYED) or next(iter(certifiers.values()))
+    calibration = certifier.bundle.calibration
+    module = network.module.to(base.device)
+
+    def monte_carlo(index: int) -> object:
+        one = slice(index, index + 1)
+        selection, estimation = (
+            sample_counts(
+                module,
+                images.images[one],
+                images.ids[one],
+                sigma=base.sigma,
+                n=n,
+                seed=base.seed,
+                sampler=base.sampler,
+                stream=stream,
+                batch_size=base.batch_size,
+                device=base.device,
+                threads=1,
+            )
+            for n, stream in ((config.n_selection, SELECTION), (base.n, ESTIMATION))
+        )
+        alpha = config.alpha or calibration.beta + calibration.gamma
+        return cohen_certify(selection, estimation, alpha=alpha, sigma=base.sigma)
+
+    deterministic()
+    return measure_latency(
+        lambda index: certifier(images.images[index]),
+        monte_carlo,
+        images=min(config.latency_images, len(images)),
+        repeats=config.latency_repeats,
+    )
+
+
+def _save_examples(images: ImageSet, folder: Path) -> None:
+    from PIL import Image
+
+    folder.mkdir()
+    for index in range(min(EXAMPLES, len(images))):
+        pixels = images.images[index]
+        picture = Image.fromarray(pixels.squeeze(-1) if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+        picture.save(folder / f"{index}-{images.classes[images.labels[index]].replace('/', '-')}.png")

@@ -1,0 +1,220 @@
+"""The command line: help with the base install, one-line errors, exit codes, and one mistake for each verb."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from rrise.__main__ import main
+from rrise.runtime.bundle import save_bundle
+from rrise.runtime.documents import sha256_of
+
+VERBS = ("run", "train", "sample", "fit", "export", "calibrate", "certify", "evaluate", "inspect")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a linear network on 2×2 images: bright is class 1."""
+    folder = tmp_path_factory.mktemp("linear")
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 2], [-5.0, 5.0] * 4)
+    shift = helper.make_tensor("b", TensorProto.FLOAT, [2], [10.0, -10.0])
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "w", "b"], ["logits"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 2, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
+        [weight, shift],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    engine = folder / "engine.onnx"
+    engine.write_bytes(model.SerializeToString())
+    save_bundle(
+        folder / "bundle",
+        engine_file=engine,
+        engine_spec={
+            "kind": "onnxruntime",
+            "sha256": sha256_of(engine.read_bytes()),
+            "precision": "float32",
+            "input_shape": [1, 2, 2],
+            "num_classes": 2,
+            "classes": ["dark", "bright"],
+        },
+        calibration={
+            "curve": "offset",
+            "knots_q": [0.0, 0.5, 1.0],
+            "knots_p": [0.0, 0.25, 0.9],
+            "guarantee": "marginal",
+            "beta": 0.001,
+            "gamma": 0.049,
+            "eta": 0.0,
+            "n": 1000,
+            "images": 500,
+            "rank": 477,
+            "t": 0.1,
+        },
+        sigma=0.25,
+        statement="A statement.",
+        provenance={"seed": 0},
+    )
+    return folder / "bundle"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    path = tmp_path / "pictures.npy"
+    np.save(path, np.array([[[255, 255], [255, 255]], [[0, 0], [0, 0]], [[128, 127], [127, 128]]], np.uint8))
+    return path
+
+
+def test_certify_prints_a_table(bundle: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["certify", str(bundle), str(images)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["image", "label", "radius", "p", ">=", "q"]
+    assert [line.split()[1] for line in lines[1:4]] == ["bright", "dark", "abstain"]
+    assert float(lines[3].split()[2]) == 0
+    assert "A statement." in lines[-2]
+    assert "attacker" in lines[-1]
+
+
+def test_certify_prints_json(bundle: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["certify", str(bundle), str(images), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["statement"] == "A statement."
+    assert [row["label"] for row in answer["certificates"]] == [1, 0, -1]
+    assert 0.31 < answer["certificates"][0]["radius"] <= 0.25 * 1.2815515655446004
+
+
+def test_inspect(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundle)]) == 0
+    text = capsys.readouterr().out
+    for part in ("A statement.", "What it does not say", "P(certified)", "beta: 0.001", "verified"):
+        assert part in text
+    assert main(["inspect", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sigma"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nothing"], "recipe: expected a TOML file or one of"),
+        (["run", "digits", "--set", "fit.strategi=head"], "unknown key fit.strategi"),
+        (["train", "--out", "OUT", "--data.source", "nothing.npz"], "nothing.npz"),
+        (["train", "--out", "OUT", "--data.train", "5000"], "1797|1796|1795"),
+        (["sample", "--classifier", "OUT", "--out", "OUT", "--sigma", "0"], "sigma"),
+        (["sample", "--classifier", "OUT", "--out", "OUT"], "OUT"),
+        (["fit", "--classifier", "OUT", "--counts", "OUT", "--out", "NEW"], "OUT"),
+        (["export", "--surrogate", "OUT", "--out", "NEW"], "OUT"),
+        (["calibrate", "--engine", "OUT", "--counts", "OUT", "--out", "NEW"], "OUT"),
+        (["calibrate", "--engine", "OUT", "--counts", "OUT", "--out", "NEW", "--beta", "2"], "beta"),
+        (["certify", "OUT", "OUT/x.png"], "bundle"),
+        (["evaluate", "--bundles", "OUT", "--classifier", "OUT", "--counts", "OUT", "--out", "NEW"], "bundles"),
+        (["inspect", "OUT"], "inspect: expected a folder with one of"),
+    ],
+    ids=lambda value: "-".join(value[:1] + value[-2:]) if isinstance(value, list) else None,
+)
+def test_one_mistake_each(
+    arguments: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "x.png").write_bytes(b"no picture")
+    places = {"OUT": str(there), "NEW": str(tmp_path / "new"), "OUT/x.png": str(there / "x.png")}
+    assert main([places.get(argument, argument) for argument in arguments]) == 1
+    error = capfd.readouterr().err.strip()
+    assert len(error.splitlines()) == 1, error
+    assert error.startswith(f"rrise {arguments[0]}: ")
+    assert re.search(message.replace("OUT", re.escape(str(there))), error), error
+    assert not (tmp_path / "new").exists()
+    assert [path.name for path in there.iterdir()] == ["x.png"]
+
+
+def test_images_that_do_not_fit(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = tmp_path / "wrong.npy"
+    np.save(wrong, np.zeros((3, 3), np.uint8))
+    assert main(["certify", str(bundle), str(wrong)]) == 1
+    assert "expected" in capsys.readouterr().err
+    np.save(wrong, np.full((2, 2), -1.5))
+    assert main(["certify", str(bundle), str(wrong)]) == 1
+    assert "float64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"rrise {verb}" in text.split("example:")[1]
+
+
+def test_help_needs_numpy_only_and_is_fast() -> None:
+    """Every third-party import but numpy is made to fail; the help must not notice."""
+    probe = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        root = name.partition(".")[0]
+        if root not in ("rrise", "numpy") and root not in sys.stdlib_module_names:
+            raise ImportError(f"{name} is not in the base install")
+sys.meta_path.insert(0, Refuse())
+from rrise.__main__ import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+try:
+    import torch
+except ImportError:
+    print("refused")
+"""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-S", "-c", probe], capture_output=True, text=True, env=_paths())
+    took = time.perf_counter() - start
+    assert done.stdout.strip().endswith("refused"), done.stderr
+    assert all(verb in done.stdout for verb in VERBS)
+    assert took < 10  # a hang, not a slow machine
+
+
+def _paths() -> dict[str, str]:
+    """-S skips editable-install hooks, which import more than numpy; the paths are given instead."""
+    import os
+
+    import rrise
+
+    places = [str(Path(rrise.__file__).parent.parent), str(Path(np.__file__).parent.parent)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+
+
+def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert main(["train", "--out", "never"]) == 1
+    assert "sklearn is missing. pip install 'rrise[train]'" in capsys.readouterr().err
+
+
+def test_ctrl_c_exits_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rrise.recipe.load_recipe", interrupt)
+    assert main(["run", "digits"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_traceback_on_request() -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["run", "nothing", "--traceback"])
+
+
+def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["smooth"])
+    assert stop.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""The README's commands run as they stand, and what it names exists."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the commands of the step-by-step section have run, with `rrise` on the path."""
+    folder = tmp_path_factory.mktemp("readme")
+    command = folder / "bin" / "rrise"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rrise "$@"\n')
+    command.chmod(0o755)
+    path = os.pathsep.join([str(command.parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    (script,) = blocks("sh")
+    done = subprocess.run(["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+def test_every_verb_is_shown_and_runs(place: Path) -> None:
+    shown = set(re.findall(r"^rrise (\w+)", blocks("sh")[0], re.MULTILINE))
+    assert shown == {"train", "sample", "fit", "export", "calibrate", "evaluate", "inspect", "certify"}
+    said = (place / "stdout").read_text()
+    assert "What it does not say" in said
+    assert "hand/evaluation/examples/0-" in said
+    assert (place / "hand/evaluation/report.html").is_file()
+
+
+def test_the_embedding_example_runs(place: Path) -> None:
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.fullmatch(r"(\d 0\.\d+ 0\.\d+|no certificate: fall back)\n", done.stdout)
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = README + (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"^make ([a-z -]+?) *(?:#|$)", text, re.MULTILINE) + re.findall(r"`make ([a-z-]+)`", text)
+    assert {"demo", "test", "bench"} <= {target for line in named for target in line.split()} <= targets
+
+
+def test_named_files_exist() -> None:
+    named = re.findall(r"\| `(rrise/[\w/.]+)` \|", README) + re.findall(r"\]\(([\w/.]+)\)", README)
+    assert len(named) >= 10
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def test_no_placeholder_is_left() -> None:
+    assert not re.findall(r"\b[A-Z]+_[A-Z]+\b(?!`)", re.sub(r"`[^`]*`|```.*?```", "", README, flags=re.DOTALL))
