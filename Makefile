@@ -1,0 +1,42 @@
+# `make demo` and `make test` set everything up by themselves; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: help demo test test-slow lint type bench build readme clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml setup.py constraints.txt rrise/VERSION $(wildcard csrc/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,report,dev]'
+	touch $(STAMP)
+
+demo: $(STAMP) ## real digits -> certificates, and a report beside Monte Carlo (runs/digits)
+	$(BIN)/rrise run digits
+
+test: $(STAMP) ## the default tests (CPU, no network)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## the long statistical tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP) ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP) ## mypy, strict on rrise/
+	$(BIN)/mypy
+
+bench: $(STAMP) ## every speed ratio the README quotes
+	$(BIN)/python benchmarks/kernel.py
+	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/certifier.py
+
+build: $(STAMP) ## sdist and wheel into dist/
+	$(BIN)/python -m build
+
+clean: ## remove what was built (keeps .venv and runs)
+	rm -rf build dist *.egg-info rrise/*.so
