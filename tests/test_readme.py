@@ -67,7 +67,3 @@ def test_named_files_exist() -> None:
     assert len(named) >= 10
     for name in named:
         assert (ROOT / name).exists(), name
-
-
-def test_no_placeholder_is_left() -> None:
-    assert not re.findall(r"\b[A-Z]+_[A-Z]+\b(?!`)", re.sub(r"`[^`]*`|```.*?```", "", README, flags=re.DOTALL))

@@ -25,6 +25,14 @@ ROWS = 1024
 """Images a forward pass takes at most, so that a large batch needs memory for its float32 copy by parts only."""
 
 
+def engine_logits(engine: Engine, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Return an engine's logits float32[B, K] of images as `prepare_images` takes them, `ROWS` images a pass."""
+    batch = as_batch(images, engine.input_shape)
+    if len(batch) <= ROWS:
+        return engine(scale(batch))
+    return np.concatenate([engine(scale(batch[i : i + ROWS])) for i in range(0, len(batch), ROWS)])
+
+
 @final
 class Certifier:
     """A verified bundle and its engine, ready to certify; immutable, and safe to call from many threads.
@@ -105,10 +113,7 @@ class Certifier:
 
     def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return the engine's logits float32[B, K] of images as `__call__` takes them."""
-        batch = as_batch(images, self.input_shape)
-        if len(batch) <= ROWS:
-            return self._engine(scale(batch))
-        return np.concatenate([self._engine(scale(batch[i : i + ROWS])) for i in range(0, len(batch), ROWS)])
+        return engine_logits(self._engine, images)
 
     def __call__(self, images: NDArray[Any]) -> Certificates:
         """Return one certificate an image; the last bits of a radius may vary with the composition of the batch.

@@ -41,10 +41,10 @@ class Scored:
 def score(engine: Engine, images: ImageSet, store: CountStore) -> Scored:
     """Return the engine's answers on images beside their counts; the kernel that will certify computes q."""
     from rrise import _C
-    from rrise.runtime.images import prepare_images
+    from rrise.runtime.certifier import engine_logits
 
     table = store.table().rows(images.ids)
-    label, q = _C.top(engine(prepare_images(images.images, engine.input_shape)))
+    label, q = _C.top(engine_logits(engine, images.images))
     agreeing = table.counts[np.arange(len(images)), np.maximum(label, 0)].astype(np.int64)
     return Scored(q, np.where(label >= 0, agreeing, 0), table.n)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _digits_options() -> dict[str, Any]:
-    return {"img_size": 8, "patch_size": 4, "embed_dim": 64, "num_blocks": 2, "mlp_ratio": [0.5, 2.0]}
+    return {"dim": 48, "depth": 4, "kernel_size": 3, "patch_size": 2}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TrainConfig:
     """How the base classifier is built and trained; the defaults are for 8×8 digits."""
 
     network: str = field(
-        default="timm.models.mlp_mixer:MlpMixer",
+        default="timm.models.convmixer:ConvMixer",
         metadata={"help": "timm model, or module:callable; gets num_classes and in_chans"},
     )
     options: dict[str, Any] = field(
@@ -40,7 +40,7 @@ class TrainConfig:
     epochs: int = field(default=150, metadata={"help": "passes over the training images"})
     batch_size: int = field(default=100, metadata={"help": "images a step"})
     lr: float = field(default=3e-3, metadata={"help": "peak learning rate of AdamW"})
-    weight_decay: float = field(default=0.05, metadata={"help": "weight decay of AdamW"})
+    weight_decay: float = field(default=1.0, metadata={"help": "weight decay of AdamW"})
     shift: int = field(default=0, metadata={"help": "move training images at random by up to this many pixels"})
     flip: bool = field(default=False, metadata={"help": "mirror training images left to right at random"})
     seed: int = field(default=0, metadata={"help": "seed of the weights, the order, the noise and the augmentation"})
