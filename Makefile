@@ -33,7 +33,9 @@ type: $(STAMP) ## mypy, strict on rrise/
 bench: $(STAMP) ## every speed ratio the README quotes
 	$(BIN)/python benchmarks/kernel.py
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/sampling.py --threads 2 --rounds 5 --only digits-mixer --neighbour
 	$(BIN)/python benchmarks/certifier.py
+	test ! -d runs/digits/bundles/scaled || $(BIN)/python benchmarks/certifier.py runs/digits/bundles/scaled
 
 build: $(STAMP) ## sdist and wheel into dist/
 	$(BIN)/python -m build

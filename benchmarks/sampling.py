@@ -1,6 +1,6 @@
 """How much of sampling is not the network: sample_counts and a plain loop, as ratios to the bare forward pass.
 
-Usage: python benchmarks/sampling.py [--threads 1 2] [--rounds 15] [--n 1000] [--batch-size 250] [--only digits-mixer]
+Usage: python benchmarks/sampling.py [--threads 1 2] [--rounds 15] [--only digits-mixer] [--neighbour]
 
 Each round times, one after the other and in turning order, on the same images and at the same batch:
 
@@ -11,15 +11,19 @@ plain   the loop users write, in the manner of randomized smoothing's first code
         torch.randn_like(batch) * sigma, predict, count in numpy
 
 The ratio of a round compares neighbours in time; the median over rounds is printed, with the quartiles. Ratios of wall
-time are what a user waits for; ratios of processor time hold still when other work shares the machine.
+time are what a user waits for; ratios of processor time hold still when other work shares the machine. With --neighbour
+another process keeps one core busy meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import timm
@@ -52,6 +56,16 @@ def keep_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(ctypes.c_int(-1), ctypes.c_int(2**31 - 1))  # M_TRIM_THRESHOLD
         libc.mallopt(ctypes.c_int(-3), ctypes.c_int(2**31 - 1))  # M_MMAP_THRESHOLD
+
+
+@contextlib.contextmanager
+def busy_neighbour() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def plain_counts(network: torch.nn.Module, image: torch.Tensor, n: int, batch_size: int) -> np.ndarray:
@@ -120,8 +134,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--only", choices=NETWORKS, nargs="+", default=["digits-mixer", "cifar-mixer"])
+    parser.add_argument("--neighbour", action="store_true", help="keep one core busy with another process")
     options = parser.parse_args()
     keep_memory()
+    with busy_neighbour() if options.neighbour else contextlib.nullcontext():
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
     for threads in options.threads:
         torch.set_num_threads(threads)
         print(f"torch {torch.__version__}, CPU, {threads} thread(s)")

@@ -191,7 +191,11 @@ def test_equal_seeds_give_equal_bits_and_leave_the_classifier_alone(
     counts = make_counts(classifier, images)
     before = {name: tensor.clone() for name, tensor in classifier.module.state_dict().items()}
     threads = torch.get_num_threads()
-    one, two, other = (fit(classifier, images, counts, strategy=strategy, epochs=(3,), seed=seed) for seed in (0, 0, 1))
+    fits = []
+    for state, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(state)  # which must not matter: dropout has a seed of its own
+        fits.append(fit(classifier, images, counts, strategy=strategy, epochs=(3,), seed=seed))
+    one, two, other = fits
     assert changed(one.module, two.module) == set()
     assert one.facts == two.facts
     assert changed(one.module, other.module)
@@ -203,12 +207,10 @@ def test_full_starts_from_the_classifier_and_scratch_anew(
     classifier: Network, images: np.ndarray, counts: np.ndarray
 ) -> None:
     still = {"lr": (1e-12,), "epochs": (1,), "folds": 0}
-    pixels = torch.from_numpy(images)[:, None] / 255
-    fresh = build_network(classifier.spec, CONFIG.seed).requires_grad_(False)
+    fresh = build_network(classifier.spec, seed=7)
     for strategy, start in (("full", classifier.module), ("scratch", fresh)):
-        found = fit(classifier, images, counts, strategy=strategy, **still).module
-        torch.testing.assert_close(found(pixels), start(pixels), rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(classifier.module(pixels), fresh(pixels), atol=0.1)
+        found = fit(classifier, images, counts, strategy=strategy, seed=7, **still).module
+        torch.testing.assert_close(dict(found.state_dict()), dict(start.state_dict()), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["ce", "js"])

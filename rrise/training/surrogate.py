@@ -34,13 +34,13 @@ class FitConfig:
         metadata={"help": "trained part: head (last layer), full (all) or scratch (all, from random weights)"},
     )
     loss: str = field(default="ce", metadata={"help": "ce (soft cross-entropy) or js (Jensen-Shannon)"})
-    lr: tuple[float, ...] = field(default=(1e-3, 3e-3, 1e-2), metadata={"help": "peak learning rates of AdamW to try"})
+    lr: tuple[float, ...] = field(default=(3e-3, 3e-2), metadata={"help": "peak learning rates of AdamW to try"})
     weight_decay: tuple[float, ...] = field(default=(0.0, 0.1), metadata={"help": "weight decays of AdamW to try"})
     epochs: tuple[int, ...] = field(default=(30, 100), metadata={"help": "numbers of passes over the images to try"})
     folds: int = field(
         default=5, metadata={"help": "folds of the cross-validation that chooses; 0: none, with one setting only"}
     )
-    batch_size: int = field(default=100, metadata={"help": "images a step"})
+    batch_size: int = field(default=256, metadata={"help": "images a step"})
     seed: int = field(default=0, metadata={"help": "seed of the folds, the order and, from scratch, the weights"})
     device: str = field(default="cpu", metadata={"help": "torch device that trains"})
     threads: int = field(default=1, metadata={"help": "CPU threads; weights depend on it; 0: torch's own choice"})
