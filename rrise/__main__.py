@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return 0, or 1 after a one-line error, 2 after wrong usage, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_, **__: print(f"rrise {arguments.verb}: {message}", file=sys.stderr)
     try:
         arguments.do(arguments)
     except KeyboardInterrupt:

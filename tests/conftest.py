@@ -1,8 +1,12 @@
 """Settings that every test shares: seeded Hypothesis, and a header that says which versions ran."""
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from rrise.recipe import Recipe, load_recipe, run
 
 settings.register_profile("rrise", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("rrise")
@@ -16,3 +20,35 @@ def pytest_report_header() -> str:
         except PackageNotFoundError:
             found.append(f"{name} absent")
     return ", ".join(found)
+
+
+SMALL = (
+    "data.train=300",
+    "data.calibration=150",
+    "data.test=40",
+    "train.epochs=20",
+    "sample.n=100",
+    "sample.threads=1",
+    "fit.lr=[0.01]",
+    "fit.weight_decay=[0.01]",
+    "fit.epochs=[20]",
+    "fit.folds=2",
+    "calibrate.gamma=0.2",
+    "evaluate.n_selection=20",
+    "evaluate.n_reference=300",
+    "evaluate.latency_images=2",
+)
+
+
+def small_recipe(out: Path, *more: str) -> Recipe:
+    return load_recipe("digits", [*SMALL, f"out={out}", *more])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A finished run on a small scale and what it said; tests that change it take a copy."""
+    out = tmp_path_factory.mktemp("run") / "digits"
+    said: list[str] = []
+    report = run(small_recipe(out), say=said.append, progress=False)
+    assert report == out / "evaluation" / "report.html"
+    return out, said

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from reference_engines import engine_spec, linear_engine
 
 from rrise.__main__ import main
 from rrise.runtime.bundle import save_bundle
-from rrise.runtime.documents import sha256_of
 
 VERBS = ("run", "train", "sample", "fit", "export", "calibrate", "certify", "evaluate", "inspect")
 
@@ -21,29 +20,12 @@ VERBS = ("run", "train", "sample", "fit", "export", "calibrate", "certify", "eva
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of a linear network on 2×2 images: bright is class 1."""
     folder = tmp_path_factory.mktemp("linear")
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 2], [-5.0, 5.0] * 4)
-    shift = helper.make_tensor("b", TensorProto.FLOAT, [2], [10.0, -10.0])
-    graph = helper.make_graph(
-        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "w", "b"], ["logits"])],
-        "linear",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 2, 2])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
-        [weight, shift],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     engine = folder / "engine.onnx"
-    engine.write_bytes(model.SerializeToString())
+    engine.write_bytes(linear_engine([[-5.0, 5.0]] * 4, [10.0, -10.0]))
     save_bundle(
         folder / "bundle",
         engine_file=engine,
-        engine_spec={
-            "kind": "onnxruntime",
-            "sha256": sha256_of(engine.read_bytes()),
-            "precision": "float32",
-            "input_shape": [1, 2, 2],
-            "num_classes": 2,
-            "classes": ["dark", "bright"],
-        },
+        engine_spec=engine_spec(engine.read_bytes(), input_shape=[1, 2, 2], num_classes=2, classes=["dark", "bright"]),
         calibration={
             "curve": "offset",
             "knots_q": [0.0, 0.5, 1.0],

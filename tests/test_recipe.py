@@ -4,39 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import small_recipe as small
 
-from rrise.recipe import Recipe, load_recipe, run
+from rrise.recipe import load_recipe, run
 from rrise.targets.store import CountStore
-
-SMALL = (
-    "data.train=300",
-    "data.calibration=150",
-    "data.test=40",
-    "train.epochs=20",
-    "sample.n=100",
-    "sample.threads=1",
-    "fit.lr=[0.01]",
-    "fit.weight_decay=[0.01]",
-    "fit.epochs=[20]",
-    "fit.folds=2",
-    "calibrate.gamma=0.2",
-    "evaluate.n_selection=20",
-    "evaluate.n_reference=300",
-    "evaluate.latency_images=2",
-)
-
-
-def small(out: Path, *more: str) -> Recipe:
-    return load_recipe("digits", [*SMALL, f"out={out}", *more])
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    out = tmp_path_factory.mktemp("run") / "digits"
-    said: list[str] = []
-    report = run(small(out), say=said.append, progress=False)
-    assert report == out / "evaluation" / "report.html"
-    return out, said
 
 
 @pytest.fixture

@@ -48,6 +48,11 @@ def fill_counts(
     """Return the complete store of these images and settings, and how many of its shards were missing."""
     from rrise.targets.store import CountStore, Manifest, fill_store
 
+    if network.spec.num_classes != len(images.classes):
+        raise ValueError(
+            f"classifier: expected {len(images.classes)} classes as in the images, got {network.spec.num_classes}. "
+            "Sample the images it was trained for, or name all its classes in the images' source."
+        )
     manifest = Manifest.of(
         config, images, stream=stream, num_classes=network.spec.num_classes, classifier_sha256=network.sha256
     )

@@ -70,7 +70,7 @@ def calibrate(
     refuse_existing(out)
     opened = open_engine(engine)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
-    require_unseen(splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
+    require_unseen("calibration", splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
     for name, store in stores.items():
         require_counts_of(spec["classifier_sha256"], store)
@@ -120,11 +120,11 @@ def calibrate(
     return f"{'; '.join(lines)}; in {out}"
 
 
-def require_unseen(images: ImageSet, trained_on: NDArray[np.uint64]) -> None:
-    """Raise ValueError if any image, by its pixels, had a part in the classifier's or the surrogate's training."""
-    seen = int(np.isin(images.ids, trained_on).sum())
+def require_unseen(split: str, images: ImageSet, used: NDArray[np.uint64]) -> None:
+    """Raise ValueError if any image of a split, by its pixels, had a part in what is about to be judged by it."""
+    seen = int(np.isin(images.ids, used).sum())
     if seen:
         raise ValueError(
-            f"calibration: expected images that trained neither the classifier nor the surrogate, got {seen} of "
-            f"{len(images)} that did. Use other images: a calibration on seen ones guarantees nothing."
+            f"{split}: expected images that had no part in the classifier, the surrogate or the calibration, got "
+            f"{seen} of {len(images)} that had. Use other images: on seen ones nothing is guaranteed."
         )

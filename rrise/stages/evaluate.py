@@ -59,8 +59,16 @@ def evaluate(
     refuse_existing(out)
     certifiers = _certifiers(bundles)
     network = load_network(classifier)
+    for name, certifier in certifiers.items():
+        calibrated_on = certifier.bundle.provenance.get("classifier_sha256")
+        if calibrated_on != network.sha256:
+            raise ValueError(
+                f"classifier: expected the one that bundle {name} was calibrated on, sha256 {calibrated_on}, got "
+                f"{network.sha256} in {classifier}. Name that classifier's folder."
+            )
     images = splits.test
-    require_unseen(images, np.union1d(network.training_ids, np.union1d(splits.train.ids, splits.calibration.ids)))
+    used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
+    require_unseen("test", images, used)
     first = next(iter(certifiers.values())).bundle
     base = replace(sampling, sigma=first.sigma, n=first.calibration.n)
     latency = _latency(certifiers, network, images, base, config)

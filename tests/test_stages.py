@@ -1,0 +1,151 @@
+"""The stages refuse what would make a certificate mean something else: seen images, foreign counts, other networks."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import small_recipe
+
+from rrise import stages
+from rrise.data import ImageSet, Splits
+from rrise.recipe import Recipe
+from rrise.runtime.bundle import BundleError
+from rrise.runtime.certifier import Certifier
+
+Finished = tuple[Path, list[str]]
+
+
+@pytest.fixture
+def copy(finished: Finished, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished[0], tmp_path / "digits"))
+
+
+@pytest.fixture(scope="module")
+def recipe(finished: Finished) -> Recipe:
+    return small_recipe(finished[0])
+
+
+@pytest.fixture(scope="module")
+def splits(recipe: Recipe) -> Splits:
+    return stages.load_splits(recipe.data)
+
+
+def other_classifier(recipe: Recipe, splits: Splits, out: Path) -> Path:
+    stages.train(splits.train, replace(recipe.train, epochs=1, seed=1), out, progress=False)
+    return out
+
+
+def calibrate(recipe: Recipe, splits: Splits, run: Path, **changes: Path) -> Path:
+    parts = {"engine": run / "engine", "counts": run / "counts/calibration", "profile": run / "counts/train"} | changes
+    stages.calibrate(splits, recipe.calibrate, parts["engine"], parts["counts"], parts["profile"], run / "again")
+    return run / "again"
+
+
+def test_equal_inputs_give_equal_bundles(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    again = calibrate(recipe, splits, copy)
+    for name in ("offset", "scaled"):
+        assert (again / name / "bundle.json").read_bytes() == (copy / "bundles" / name / "bundle.json").read_bytes()
+
+
+def test_a_single_seen_calibration_image_is_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    seen = splits.calibration.images.copy()
+    seen[7] = splits.train.images[3]  # the same picture under another name is the same picture
+    mixed = replace(splits, calibration=ImageSet.from_arrays(seen, splits.calibration.labels, splits.train.classes))
+    with pytest.raises(ValueError, match="got 1 of 150 that had"):
+        calibrate(recipe, mixed, copy)
+    assert not (copy / "again").exists()
+
+
+def test_counts_of_another_classifier_are_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    other = other_classifier(recipe, splits, copy / "other")
+    few = replace(recipe.sample, n=20)
+    stages.sample(splits.calibration, few, other, copy / "foreign", stream=0, progress=False)
+    with pytest.raises(ValueError, match="expected counts of the classifier with sha256"):
+        calibrate(recipe, splits, copy, counts=copy / "foreign")
+    with pytest.raises(ValueError, match="expected counts of the classifier with sha256"):
+        stages.fit(splits.train, recipe.fit, other, copy / "counts/train", copy / "new", progress=False)
+
+
+def test_counts_of_another_sigma_are_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    louder = replace(recipe.sample, sigma=0.5, n=20)
+    stages.sample(splits.calibration, louder, copy / "classifier", copy / "loud", stream=0, progress=False)
+    with pytest.raises(ValueError, match=r"counts: expected sigma=0\.25 .* got 0\.5"):
+        calibrate(recipe, splits, copy, counts=copy / "loud")
+
+
+def test_too_few_draws_name_the_number_needed(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    few = replace(recipe.sample, n=3)
+    stages.sample(splits.calibration, few, copy / "classifier", copy / "few", stream=0, progress=False)
+    with pytest.raises(ValueError, match=r"n: expected at least 7 draws at beta 0\.01 .*largest radius"):
+        calibrate(recipe, splits, copy, counts=copy / "few")
+
+
+def test_an_engine_changed_after_export_is_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    engine = copy / "engine" / "engine.onnx"
+    engine.write_bytes(engine.read_bytes()[:-1] + b"\0")
+    with pytest.raises(ValueError, match="sha256"):
+        calibrate(recipe, splits, copy)
+
+
+def test_a_bundle_refuses_another_engine(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    stages.fit(
+        splits.train,
+        replace(recipe.fit, seed=9),
+        copy / "classifier",
+        copy / "counts/train",
+        copy / "s2",
+        progress=False,
+    )
+    stages.export(splits.train, recipe.export, copy / "s2", copy / "e2")
+    with pytest.raises(BundleError, match="re-run rrise calibrate"):
+        Certifier.load(copy / "bundles/scaled", engine=copy / "e2")
+    shutil.copy(copy / "e2/engine.onnx", copy / "bundles/scaled/engine.onnx")
+    with pytest.raises(BundleError, match="re-run rrise calibrate"):
+        Certifier.load(copy / "bundles/scaled")
+
+
+def test_evaluation_refuses_another_classifier(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    other = other_classifier(recipe, splits, copy / "other")
+    with pytest.raises(ValueError, match="the one that bundle offset was calibrated on"):
+        stages.evaluate(
+            splits,
+            recipe.evaluate,
+            recipe.sample,
+            copy / "bundles",
+            other,
+            copy / "counts",
+            copy / "new",
+            progress=False,
+        )
+
+
+def test_evaluation_refuses_test_images_that_were_used(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    for used in (splits.train, splits.calibration):
+        reused = replace(splits, test=used.take(np.arange(5)))
+        with pytest.raises(ValueError, match=r"test: expected images .* got 5 of 5"):
+            stages.evaluate(
+                reused,
+                recipe.evaluate,
+                recipe.sample,
+                copy / "bundles",
+                copy / "classifier",
+                copy / "counts",
+                copy / "new",
+                progress=False,
+            )
+
+
+def test_images_of_other_classes_are_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    fewer = ImageSet.from_arrays(splits.test.images, splits.test.labels % 4, ("a", "b", "c", "d"))
+    with pytest.raises(ValueError, match="expected 4 classes as in the images, got 10"):
+        stages.sample(fewer, recipe.sample, copy / "classifier", copy / "new", stream=0, progress=False)
+    assert not (copy / "new").exists()
+
+
+def test_a_certificate_of_the_run_is_the_certifier_s(copy: Path, splits: Splits) -> None:
+    """What the report counted is what a device would answer."""
+    certificates = Certifier.load(copy / "bundles/scaled")(splits.test.images)
+    right = (certificates.label == splits.test.labels) & (certificates.radius >= 0)
+    assert f"{100 * right.mean():.1f}%" in (copy / "evaluation" / "table.md").read_text()
