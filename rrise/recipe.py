@@ -28,8 +28,6 @@ else:
     import tomli as tomllib
 
 STAGES = ("train", "sample", "fit", "export", "calibrate", "evaluate")
-COSTLY = ("train", "sample")
-"""Stages whose work is never replaced without being asked for: see :func:`run`."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,10 @@ def _known_keys(where: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """One artifact of a run: where it goes, what it is made from, and the call that makes it."""
+    """One artifact of a run: where it goes, what it is made from, and the call that makes it.
+
+    What ``resumes`` goes on where it was interrupted; what is ``costly`` is never replaced without being asked for.
+    """
 
     stage: str
     name: str
@@ -145,14 +146,15 @@ class Step:
     facts: dict[str, object]
     make: Callable[[], object]
     resumes: bool = False
+    costly: bool = False
 
 
 def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print, progress: bool = True) -> Path:
     """Make every artifact of a recipe and return the path of its report.
 
     A step whose artifact was made from the same settings and inputs is skipped. When they differ, the artifacts of
-    `fit`, `export`, `calibrate` and `evaluate` are moved to ``superseded/`` and made again; a classifier or counts,
-    which cost the most, are refused with both values named unless ``redo`` asks for them. An interrupted run
+    `fit`, `export`, `calibrate` and `evaluate` are moved to ``superseded/`` and made again; a classifier or its
+    training and calibration counts are refused with both values named unless ``redo`` asks for them. An interrupted run
     goes on where it stopped: finished shards of counts are never computed twice.
 
     Parameters
@@ -184,8 +186,7 @@ def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print,
         if verdict.state == "done" and not again:
             say(f"{step.name}: done before, kept")
             continue
-        costly = step.stage in COSTLY and verdict.state in ("stale", "damaged")
-        if costly and not again:
+        if step.costly and verdict.state in ("stale", "damaged") and not again:
             raise ValueError(
                 f"{step.name}: {step.artifact} does not fit this recipe ({verdict.why}). "
                 f"Use --redo {step.stage} to make it again, or --set out=FOLDER for a new run."
@@ -222,6 +223,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
         classifier,
         facts("train", images=splits.train.sha256),
         lambda: stages.train(splits.train, recipe.train, classifier, progress=progress),
+        costly=True,
     )
     for split in ("train", "calibration"):
         images = getattr(splits, split)
@@ -234,6 +236,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
                 images, recipe.sample, classifier, counts / split, stream=STREAMS["targets"], progress=progress
             ),
             resumes=True,
+            costly=True,
         )
     yield Step(
         "fit",
@@ -259,7 +262,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
     for name, n in recipe.evaluate.draws(recipe.sample.n).items():
         config = dataclasses.replace(recipe.sample, n=n)
         yield Step(
-            "evaluate",
+            "sample",
             f"sample-{name}",
             counts / name,
             facts("sample", classifier=classifier, images=splits.test.sha256) | {"sample.n": n},

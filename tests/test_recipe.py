@@ -63,6 +63,15 @@ def test_costly_work_is_refused_with_both_values_named(copy: Path) -> None:
     assert CountStore.open(copy / "counts" / "train").manifest.sigma == 0.25
 
 
+def test_more_reference_draws_leave_the_other_counts_alone(copy: Path) -> None:
+    said: list[str] = []
+    run(small(copy, "evaluate.n_reference=400"), say=said.append, progress=False)
+    now = heads(said)
+    assert all(now[f"sample-{name}"] == "done before, kept" for name in ("train", "calibration", "estimation"))
+    assert CountStore.open(copy / "counts/reference").manifest.n == 400
+    assert CountStore.open(copy / "superseded/sample-reference-1").manifest.n == 300
+
+
 def test_a_damaged_artifact_is_noticed(copy: Path) -> None:
     weights = copy / "classifier" / "weights.safetensors"
     content = bytearray(weights.read_bytes())

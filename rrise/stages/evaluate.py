@@ -82,7 +82,7 @@ def evaluate(
     write_report(
         comparison,
         partial / "report.html",
-        title=out.parent.name or "report",
+        title=f"{out.parent.name or 'report'}, σ = {base.sigma:g}",
         images=images.images,
         classes=images.classes,
         calibrations=views,
