@@ -20,15 +20,11 @@ def tree_sha256(path: Path) -> str:
     for file in files:
         digest.update(str(file.relative_to(path)).encode() + b"\0")
         with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest() if _FILE_DIGEST else _digest(stream.read()))
+            content = hashlib.sha256()
+            while chunk := stream.read(1 << 20):
+                content.update(chunk)
+            digest.update(content.digest())
     return digest.hexdigest()
-
-
-_FILE_DIGEST = hasattr(hashlib, "file_digest")  # Python >= 3.11
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
 
 
 @dataclass(frozen=True)
