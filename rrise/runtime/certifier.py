@@ -25,12 +25,12 @@ ROWS = 1024
 """Images a forward pass takes at most, so that a large batch needs memory for its float32 copy by parts only."""
 
 
-def engine_logits(engine: Engine, images: NDArray[Any]) -> NDArray[np.float32]:
-    """Return an engine's logits float32[B, K] of images as `prepare_images` takes them, `ROWS` images a pass."""
+def engine_logits(engine: Engine, images: NDArray[Any], rows: int) -> NDArray[np.float32]:
+    """Return an engine's logits float32[B, K] of images as `prepare_images` takes them, at most `rows` a pass."""
     batch = as_batch(images, engine.input_shape)
-    if len(batch) <= ROWS:
+    if len(batch) <= rows:
         return engine(scale(batch))
-    return np.concatenate([engine(scale(batch[i : i + ROWS])) for i in range(0, len(batch), ROWS)])
+    return np.concatenate([engine(scale(batch[i : i + rows])) for i in range(0, len(batch), rows)])
 
 
 @final
@@ -113,7 +113,7 @@ class Certifier:
 
     def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return the engine's logits float32[B, K] of images as `__call__` takes them."""
-        return engine_logits(self._engine, images)
+        return engine_logits(self._engine, images, ROWS)
 
     def __call__(self, images: NDArray[Any]) -> Certificates:
         """Return one certificate an image; the last bits of a radius may vary with the composition of the batch.

@@ -38,13 +38,17 @@ class Scored:
     n: NDArray[np.int64]
 
 
-def score(engine: Engine, images: ImageSet, store: CountStore) -> Scored:
-    """Return the engine's answers on images beside their counts; the kernel that will certify computes q."""
+def score(engine: Engine, images: ImageSet, store: CountStore, rows: int = 1) -> Scored:
+    """Return the engine's answers on images beside their counts, computed as a device will.
+
+    The kernel that certifies computes q, and each image is a pass of its own unless ``rows`` says otherwise: the last
+    bits of an engine's outputs may depend on the batch, and a camera sends one image at a time.
+    """
     from rrise import _C
     from rrise.runtime.certifier import engine_logits
 
     table = store.table().rows(images.ids)
-    label, q = _C.top(engine_logits(engine, images.images))
+    label, q = _C.top(engine_logits(engine, images.images, rows))
     agreeing = table.counts[np.arange(len(images)), np.maximum(label, 0)].astype(np.int64)
     return Scored(q, np.where(label >= 0, agreeing, 0), table.n)
 
@@ -62,6 +66,7 @@ def calibrate(
     """
     from rrise.calibration.conformal import calibrate as calibrated
     from rrise.runtime.bundle import save_bundle
+    from rrise.runtime.certifier import ROWS
     from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
     from rrise.runtime.engines import open_engine
     from rrise.targets.store import CountStore
@@ -80,7 +85,8 @@ def calibrate(
                 f"{store.uri}. Sample with the surrogate's sigma."
             )
     scored = score(opened, splits.calibration, stores["counts"])
-    shape = score(opened, splits.train, stores["profile"]) if profile else None
+    # The profile only shapes the curve, so its last bits do not matter.
+    shape = score(opened, splits.train, stores["profile"], rows=ROWS) if profile else None
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     facts = stores["counts"].manifest
