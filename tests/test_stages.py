@@ -75,6 +75,14 @@ def test_counts_of_another_sigma_are_refused(recipe: Recipe, splits: Splits, cop
         calibrate(recipe, splits, copy, counts=copy / "loud")
 
 
+def test_floating_point_noise_is_said_in_the_statement(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    loose = replace(recipe.sample, sampler="gaussian")
+    stages.sample(splits.calibration, loose, copy / "classifier", copy / "loose", stream=0, progress=False)
+    again = calibrate(recipe, splits, copy, counts=copy / "loose")
+    assert Certifier.load(again / "offset").statement.endswith("not of the computation.")
+    assert "floating point" not in Certifier.load(copy / "bundles/offset").statement
+
+
 def test_too_few_draws_name_the_number_needed(recipe: Recipe, splits: Splits, copy: Path) -> None:
     few = replace(recipe.sample, n=3)
     stages.sample(splits.calibration, few, copy / "classifier", copy / "few", stream=0, progress=False)

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from rrise.targets.store import CountStore
 
 
+CAVEATS = {
+    "grid": "",
+    "gaussian": " The noise was added in floating point, whose rounding carries traces of the input: the statement is "
+    "one of exact arithmetic, not of the computation.",
+}
+"""What a bundle's statement adds for each sampler."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scored:
     """What an engine says of images, beside how often the classifier said the same under noise.
@@ -109,7 +117,7 @@ def calibrate(
             engine_spec=spec,
             calibration=found.as_dict(),
             sigma=facts.sigma,
-            statement=found.statement(),
+            statement=found.statement() + CAVEATS[facts.sampler],
             provenance={
                 "classifier_sha256": spec["classifier_sha256"],
                 "surrogate_sha256": spec["network_sha256"],
