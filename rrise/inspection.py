@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rrise.runtime.bundle import load_bundle
+from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
+
 DOCUMENTS = {
     "bundle.json": "bundle",
     "engine.json": "engine",
@@ -32,10 +35,8 @@ def describe(artifact: Path, *, as_json: bool = False) -> str:
         inner = sorted({path.parent.name for name in DOCUMENTS for path in artifact.glob(f"*/{name}")})
         hint = f" It holds {', '.join(inner)}: name one of them." if inner else ""
         raise FileNotFoundError(f"inspect: expected a folder with one of {', '.join(DOCUMENTS)}, got {artifact}.{hint}")
-    content = json.loads((artifact / document).read_text())
+    content = parse_json(read_file(artifact / document, MAX_JSON_BYTES, "inspect"), "inspect")
     if DOCUMENTS[document] == "bundle":
-        from rrise.runtime.bundle import load_bundle
-
         bundle = load_bundle(artifact)
         if not as_json:
             head = [bundle.statement, "", f"What it does not say: {bundle.limits}", ""]

@@ -117,6 +117,15 @@ def test_one_mistake_each(
     assert [path.name for path in there.iterdir()] == ["x.png"]
 
 
+def test_inspecting_a_damaged_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("bundle.json", "engine.json", "network.json", "manifest.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text('{"format": ')
+        assert main(["inspect", str(folder)]) == 1
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 def test_images_that_do_not_fit(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = tmp_path / "wrong.npy"
     np.save(wrong, np.zeros((3, 3), np.uint8))

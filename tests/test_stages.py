@@ -157,3 +157,31 @@ def test_a_certificate_of_the_run_is_the_certifier_s(copy: Path, splits: Splits)
     certificates = Certifier.load(copy / "bundles/scaled")(splits.test.images)
     right = (certificates.label == splits.test.labels) & (certificates.radius >= 0)
     assert f"{100 * right.mean():.1f}%" in (copy / "evaluation" / "table.md").read_text()
+
+
+def test_nothing_is_left_when_one_of_two_curves_fails(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    before = sorted(copy.iterdir())
+    counts = copy / "counts/calibration"
+    with pytest.raises(ValueError, match="profile: expected"):
+        stages.calibrate(splits, recipe.calibrate, copy / "engine", counts, None, copy / "again")
+    assert sorted(copy.iterdir()) == before
+
+
+def test_only_a_surrogate_is_exported(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    with pytest.raises(ValueError, match="written by `rrise fit`, got a classifier"):
+        stages.export(splits.train, recipe.export, copy / "classifier", copy / "new")
+
+
+def test_evaluation_takes_counts_by_uri(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    counts = f"file://{copy}/counts"
+    stages.evaluate(
+        splits,
+        recipe.evaluate,
+        recipe.sample,
+        copy / "bundles",
+        copy / "classifier",
+        counts,
+        copy / "new",
+        progress=False,
+    )
+    assert (copy / "new/table.md").read_text() == (copy / "evaluation/table.md").read_text()

@@ -92,6 +92,11 @@ class Certifier:
         return self._bundle
 
     @property
+    def engine(self) -> Engine:
+        """The engine that runs."""
+        return self._engine
+
+    @property
     def sigma(self) -> float:
         """Standard deviation of the smoothing noise, in [0,1] pixel units."""
         return self._bundle.sigma

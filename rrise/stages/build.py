@@ -88,7 +88,7 @@ def fit(
     surrogate = fit_surrogate(network, images.images, table.counts, config, training_ids=images.ids, progress=progress)
     surrogate.save(
         out,
-        classes=network.facts["classes"],
+        classes=list(images.classes),
         classifier_sha256=network.sha256,
         counts_sha256=store.sha256,
         sigma=store.manifest.sigma,
@@ -101,7 +101,13 @@ def export(images: ImageSet, config: ExportConfig, surrogate: Path, out: Path) -
     from rrise.training.export import export_onnx
     from rrise.training.networks import load_network
 
-    spec = export_onnx(load_network(surrogate), out, config, images.images[:CHECKED_IMAGES])
+    network = load_network(surrogate)
+    if network.facts.get("kind") != "surrogate":
+        raise ValueError(
+            f"surrogate: expected a folder written by `rrise fit`, got a {network.facts.get('kind')} in {surrogate}. "
+            "Fit a surrogate to its counts first."
+        )
+    spec = export_onnx(network, out, config, images.images[:CHECKED_IMAGES])
     return f"{spec['precision']} ONNX, probabilities within {spec['max_probability_error']:.1e} of torch's, in {out}"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rrise.stages.build import require_counts_of
+from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,12 +94,9 @@ def calibrate(
     scored = score(opened, splits.calibration, stores["counts"])
     # The profile only shapes the curve, so its last bits do not matter.
     shape = score(opened, splits.train, stores["profile"], rows=ROWS) if profile else None
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     facts = stores["counts"].manifest
-    lines = []
-    for curve in config.curves:
-        found = calibrated(
+    found = [
+        calibrated(
             scored.q,
             scored.k,
             scored.n,
@@ -111,26 +107,29 @@ def calibrate(
             guarantee=config.guarantee,
             profile=None if shape is None else (shape.q, shape.k, shape.n),
         )
-        save_bundle(
-            partial / curve,
-            engine_file=engine / spec["file"],
-            engine_spec=spec,
-            calibration=found.as_dict(),
-            sigma=facts.sigma,
-            statement=found.statement() + CAVEATS[facts.sampler],
-            provenance={
-                "classifier_sha256": spec["classifier_sha256"],
-                "surrogate_sha256": spec["network_sha256"],
-                "target_counts_sha256": spec["counts_sha256"],
-                "calibration_counts_sha256": stores["counts"].sha256,
-                "calibration_images_sha256": splits.calibration.sha256,
-                "sampler": facts.sampler,
-                "seed": facts.seed,
-                "versions": facts.versions | spec["versions"],
-            },
-        )
-        lines.append(f"{curve}: rank {found.rank} of {found.images}, t = {found.t:.4g}")
-    os.rename(partial, out)
+        for curve in config.curves
+    ]
+    with whole_folder(out) as folder:
+        for calibration in found:
+            save_bundle(
+                folder / calibration.curve,
+                engine_file=engine / spec["file"],
+                engine_spec=spec,
+                calibration=calibration.as_dict(),
+                sigma=facts.sigma,
+                statement=calibration.statement() + CAVEATS[facts.sampler],
+                provenance={
+                    "classifier_sha256": spec["classifier_sha256"],
+                    "surrogate_sha256": spec["network_sha256"],
+                    "target_counts_sha256": spec["counts_sha256"],
+                    "calibration_counts_sha256": stores["counts"].sha256,
+                    "calibration_images_sha256": splits.calibration.sha256,
+                    "sampler": facts.sampler,
+                    "seed": facts.seed,
+                    "versions": facts.versions | spec["versions"],
+                },
+            )
+    lines = [f"{c.curve}: rank {c.rank} of {c.images}, t = {c.t:.4g}" for c in found]
     return f"{'; '.join(lines)}; in {out}"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ import numpy as np
 
 from rrise.stages.build import deterministic, fill_counts
 from rrise.stages.calibrate import require_unseen, score
+from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
@@ -72,23 +71,20 @@ def evaluate(
     first = next(iter(certifiers.values())).bundle
     base = replace(sampling, sigma=first.sigma, n=first.calibration.n)
     latency = _latency(certifiers, network, images, base, config)
-    comparison, views = _compare(splits, config, base, certifiers, network, Path(counts), latency, progress)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
-    (partial / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
-    (partial / "timing.json").write_text(timing_as_json(latency), encoding="utf-8")
-    write_report(
-        comparison,
-        partial / "report.html",
-        title=f"{out.parent.name or 'report'}, σ = {base.sigma:g}",
-        images=images.images,
-        classes=images.classes,
-        calibrations=views,
-    )
-    _save_examples(images, partial / "examples")
-    os.rename(partial, out)
+    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), latency, progress)
+    with whole_folder(out) as folder:
+        (folder / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
+        (folder / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
+        (folder / "timing.json").write_text(timing_as_json(latency), encoding="utf-8")
+        write_report(
+            comparison,
+            folder / "report.html",
+            title=f"{out.parent.name or 'report'}, σ = {base.sigma:g}",
+            images=images.images,
+            classes=images.classes,
+            calibrations=views,
+        )
+        _save_examples(images, folder / "examples")
     row = comparison.row(comparison.deployed)
     return (
         f"{row.name}: mean certified radius {row.average_certified_radius:.3f}, {row.relative_radius:.2f} of "
@@ -118,7 +114,7 @@ def _compare(
     base: SampleConfig,
     certifiers: dict[str, Certifier],
     network: Network,
-    counts: Path,
+    counts: str,
     latency: Latency,
     progress: bool,
 ) -> tuple[Comparison, list[CalibrationView]]:
@@ -133,15 +129,15 @@ def _compare(
     stores: dict[str, CountStore] = {}
     for name, n in draws.items():
         stores[name], _ = fill_counts(
-            images, replace(base, n=n), network, counts / name, stream=STREAMS[name], progress=progress
+            images, replace(base, n=n), network, f"{counts}/{name}", stream=STREAMS[name], progress=progress
         )
     check_streams(*(stores[name].manifest for name in draws))
     tables = {name: store.table().rows(images.ids).counts for name, store in stores.items()}
     contenders = [_contender(name, certifier, images) for name, certifier in certifiers.items()]
     alpha = config.alpha or contenders[0].error
     contenders.append(_monte_carlo(tables["selection"], tables["estimation"], alpha, base.sigma))
-    targets, calibration = (CountStore.open(counts / name) for name in ("train", "calibration"))
-    points = score(next(iter(certifiers.values()))._engine, splits.calibration, calibration)
+    targets, calibration = (CountStore.open(f"{counts}/{name}") for name in ("train", "calibration"))
+    points = score(next(iter(certifiers.values())).engine, splits.calibration, calibration)
     views = [
         CalibrationView(
             f"rrise {name}",
