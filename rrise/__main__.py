@@ -15,7 +15,7 @@ from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.options import add_options, read_options
 from rrise.targets.noise import STREAMS
-from rrise.targets.sampling import SampleConfig
+from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.surrogate import FitConfig
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("rrise"):
         missing = error.name.partition(".")[0]
-        extra = "report" if missing in ("matplotlib", "jinja2") else "train"
+        extra = {"matplotlib": "report", "jinja2": "report", "ray": "cluster"}.get(missing, "train")
         return f"{missing} is missing. pip install 'rrise[{extra}]'"
     text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
     return " ".join(text.split()) or type(error).__name__
@@ -88,11 +88,13 @@ def _parser() -> argparse.ArgumentParser:
         "count the classes a classifier answers under noise; resumes where it stopped",
         "rrise sample --classifier runs/a/classifier --split train --out runs/a/counts/train",
     )
-    folder(sample, "--classifier", "folder written by `rrise train`")
+    sample.add_argument("--classifier", required=True, metavar="URI", help="folder written by `rrise train`")
     sample.add_argument("--split", choices=("train", "calibration", "test"), default="train", help="images to sample")
     sample.add_argument("--stream", choices=tuple(STREAMS), default="targets", help="what the draws are for")
     sample.add_argument("--out", required=True, metavar="URI", help="folder of the counts, local or s3://, gs://")
+    sample.add_argument("--plan", action="store_true", help="measure a few images, print what all will cost, and stop")
     add_options(sample, SampleConfig)
+    add_options(sample, ExecutionConfig, title="execution")
 
     fit = verb(
         "fit",
@@ -154,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     folder(evaluate, "--out", "where table.md, metrics.json and report.html go")
     add_options(evaluate, EvaluateConfig)
     add_options(evaluate, SampleConfig, "sample.")
+    add_options(evaluate, ExecutionConfig, "execution.")
 
     inspect = verb(
         "inspect",
@@ -195,9 +198,10 @@ def _sample(arguments: argparse.Namespace) -> None:
     from rrise import stages
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    images = getattr(splits, arguments.split)
-    config, stream = read_options(arguments, SampleConfig), STREAMS[arguments.stream]
-    print(stages.sample(images, config, arguments.classifier, arguments.out, stream=stream))
+    config, execution = read_options(arguments, SampleConfig), read_options(arguments, ExecutionConfig)
+    settings = (splits, arguments.split, config, execution, arguments.classifier, arguments.out)
+    do = stages.plan if arguments.plan else stages.sample
+    print(do(*settings, stream=STREAMS[arguments.stream]))
 
 
 def _fit(arguments: argparse.Namespace) -> None:
@@ -249,11 +253,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, sampling = read_options(arguments, EvaluateConfig), read_options(arguments, SampleConfig, "sample.")
-    print(
-        stages.evaluate(
-            splits, config, sampling, arguments.bundles, arguments.classifier, arguments.counts, arguments.out
-        )
-    )
+    execution = read_options(arguments, ExecutionConfig, "execution.")
+    places = (arguments.bundles, arguments.classifier, arguments.counts, arguments.out)
+    print(stages.evaluate(splits, config, sampling, execution, *places))
     print("\n" + (arguments.out / "table.md").read_text())
 
 

@@ -94,12 +94,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Splits:
-    """Three image sets that share no picture; ``dropped`` counts the repeats that were left out to make it so."""
+    """Three image sets that share no picture; ``dropped`` counts the repeats that were left out to make it so.
+
+    ``config`` says how they can be loaded again, elsewhere; None if they were made from arrays.
+    """
 
     train: ImageSet
     calibration: ImageSet
     test: ImageSet
     dropped: int = 0
+    config: DataConfig | None = None
 
     def summary(self) -> str:
         """Return one line that says what there is."""
@@ -132,7 +136,7 @@ def load_splits(config: DataConfig) -> Splits:
     train, calibration, rest = np.split(order, [config.train, config.train + config.calibration])
     if not config.test_source:
         test = rest[: config.test]
-        return Splits(images.take(train), images.take(calibration), images.take(test), images.dropped)
+        return Splits(images.take(train), images.take(calibration), images.take(test), images.dropped, config)
     other = load_images(config.test_source)
     for what in ("classes", "input_shape"):
         if getattr(other, what) != getattr(images, what):
@@ -147,7 +151,7 @@ def load_splits(config: DataConfig) -> Splits:
         )
     test = _seeded_order(fresh.ids, config.seed)[: config.test]
     dropped = images.dropped + other.dropped + len(other) - len(fresh)
-    return Splits(images.take(train), images.take(calibration), fresh.take(test), dropped)
+    return Splits(images.take(train), images.take(calibration), fresh.take(test), dropped, config)
 
 
 def _seeded_order(ids: Ids, seed: int) -> npt.NDArray[np.intp]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 Config = TypeVar("Config")
 
 
-def add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str = "") -> None:
+def add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str = "", title: str = "stage") -> None:
     """Add one flag for each field of a config dataclass to a parser.
 
     Parameters
@@ -21,8 +21,10 @@ def add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str 
         Dataclass whose fields carry ``metadata={"help": ...}``.
     prefix : str
         Put before each flag's name: ``--data.source`` for the field ``source`` with prefix ``data.``.
+    title : str
+        Of the flags in the help, where there is no prefix.
     """
-    group = parser.add_argument_group(f"{prefix.rstrip('.') or 'stage'} options")
+    group = parser.add_argument_group(f"{prefix.rstrip('.') or title} options")
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
         flag = f"--{prefix}{field.name.replace('_', '-')}"

@@ -14,7 +14,7 @@ from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.ledger import Ledger, tree_sha256
-from rrise.targets.sampling import SampleConfig
+from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.surrogate import FitConfig
@@ -38,6 +38,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
@@ -48,6 +49,7 @@ _TABLES: dict[str, Any] = {
     "data": DataConfig,
     "train": TrainConfig,
     "sample": SampleConfig,
+    "execution": ExecutionConfig,
     "fit": FitConfig,
     "export": ExportConfig,
     "calibrate": CalibrateConfig,
@@ -202,14 +204,17 @@ def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print,
 
 
 def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterator[Step]:
-    """Yield the steps in order; each one's facts are read when the steps before it are complete."""
+    """Yield the steps in order; each one's facts are read when the steps before it are complete.
+
+    ``execution`` is no fact: it changes no count.
+    """
     from rrise import stages
     from rrise.targets.noise import STREAMS
 
-    def facts(*tables: str, **inputs: object) -> dict[str, object]:
+    def facts(*tables: str, sample: SampleConfig | None = None, **inputs: object) -> dict[str, object]:
         found: dict[str, object] = {}
         for table in tables:
-            config = getattr(recipe, table)
+            config = sample or getattr(recipe, table)
             found |= {f"{table}.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
         for name, value in inputs.items():
             found[name] = tree_sha256(value) if isinstance(value, Path) else value
@@ -225,19 +230,30 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
         lambda: stages.train(splits.train, recipe.train, classifier, progress=progress),
         costly=True,
     )
-    for split in ("train", "calibration"):
-        images = getattr(splits, split)
-        yield Step(
+
+    def sampled(name: str, split: str, config: SampleConfig, stream: str, *, costly: bool) -> Step:
+        return Step(
             "sample",
-            f"sample-{split}",
-            counts / split,
-            facts("sample", classifier=classifier, images=images.sha256),
-            lambda images=images, split=split: stages.sample(  # type: ignore[misc]
-                images, recipe.sample, classifier, counts / split, stream=STREAMS["targets"], progress=progress
+            f"sample-{name}",
+            counts / name,
+            facts("sample", sample=config, classifier=classifier, images=getattr(splits, split).sha256),
+            lambda: stages.sample(
+                splits,
+                split,
+                config,
+                recipe.execution,
+                classifier,
+                counts / name,
+                stream=STREAMS[stream],
+                progress=progress,
             ),
             resumes=True,
-            costly=True,
+            costly=costly,
         )
+
+    fixed = dataclasses.replace(recipe.sample, first_n=0)  # what bounds are made from
+    yield sampled("train", "train", recipe.sample, "targets", costly=True)
+    yield sampled("calibration", "calibration", fixed, "targets", costly=True)
     yield Step(
         "fit",
         "fit",
@@ -260,23 +276,21 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
         lambda: stages.calibrate(splits, recipe.calibrate, engine, counts / "calibration", counts / "train", bundles),
     )
     for name, n in recipe.evaluate.draws(recipe.sample.n).items():
-        config = dataclasses.replace(recipe.sample, n=n)
-        yield Step(
-            "sample",
-            f"sample-{name}",
-            counts / name,
-            facts("sample", classifier=classifier, images=splits.test.sha256) | {"sample.n": n},
-            lambda name=name, config=config: stages.sample(  # type: ignore[misc]
-                splits.test, config, classifier, counts / name, stream=STREAMS[name], progress=progress
-            ),
-            resumes=True,
-        )
+        yield sampled(name, "test", dataclasses.replace(fixed, n=n), name, costly=False)
     yield Step(
         "evaluate",
         "evaluate",
         evaluation,
         facts("evaluate", bundles=bundles, classifier=classifier, images=splits.test.sha256),
         lambda: stages.evaluate(
-            splits, recipe.evaluate, recipe.sample, bundles, classifier, counts, evaluation, progress=progress
+            splits,
+            recipe.evaluate,
+            recipe.sample,
+            recipe.execution,
+            bundles,
+            classifier,
+            counts,
+            evaluation,
+            progress=progress,
         ),
     )

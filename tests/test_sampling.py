@@ -14,7 +14,8 @@ from scipy.stats import binom
 
 from rrise.data import image_ids
 from rrise.targets.noise import TARGETS, make_sampler
-from rrise.targets.sampling import SampleConfig, batch_geometry, sample_counts
+from rrise.targets.sampling import sample_counts
+from rrise.targets.settings import ExecutionConfig, SampleConfig, batch_geometry
 
 torch.set_num_threads(1)
 NORMAL = NormalDist()
@@ -345,13 +346,40 @@ def test_ties_go_to_the_first_class():
         ({"batch_size": 0}, "batch_size: "),
         ({"sampler": "normal"}, "sampler: "),
         ({"shard_size": 0}, "shard_size: expected at least 1 image, got 0"),
-        ({"threads": -1}, "threads: expected 0 or more, got -1"),
         ({"seed": -1}, "seed: "),
+        ({"first_n": 1001}, "first_n: expected 0 .off. to n=1000 draws, got 1001"),
+        ({"first_n": -1}, "first_n: "),
+        ({"precision": "float16"}, "precision: expected one of float32, bfloat16, got 'float16'"),
     ],
 )
 def test_config_names_the_field_that_is_wrong(change, message):
     with pytest.raises(ValueError, match=message):
         SampleConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"executor": "dask"}, "executor: expected one of local, ray, got 'dask'"),
+        ({"threads": -1}, "threads: expected 0 or more, got -1"),
+        ({"workers": -2}, "workers: expected 0 or more, got -2"),
+        ({"cpus_per_worker": 0.0}, "cpus_per_worker: expected a finite number above 0"),
+        ({"cpus_per_worker": 1.5}, "cpus_per_worker: expected a whole number, or a share below 1, got 1.5"),
+        ({"gpus_per_worker": -0.5}, "gpus_per_worker: "),
+        ({"patience": float("nan")}, "patience: "),
+        ({"address": "auto"}, "address: expected none with executor='local'"),
+    ],
+)
+def test_execution_names_the_field_that_is_wrong(change, message):
+    with pytest.raises(ValueError, match=message):
+        ExecutionConfig(**change)
+
+
+def test_execution_chooses_gpus_and_threads():
+    assert [ExecutionConfig().gpus(device) for device in ("cpu", "cuda", "cuda:1")] == [0.0, 1.0, 1.0]
+    assert ExecutionConfig(gpus_per_worker=0.25).gpus("cuda") == 0.25
+    assert ExecutionConfig(gpus_per_worker=0.0).gpus("cuda") == 0.0
+    assert [ExecutionConfig(cpus_per_worker=cpus).worker_threads for cpus in (0.5, 1.0, 4.0)] == [1, 1, 4]
 
 
 def test_importing_the_config_loads_no_torch():

@@ -13,8 +13,11 @@ from rrise.data import ImageSet, Splits
 from rrise.recipe import Recipe
 from rrise.runtime.bundle import BundleError
 from rrise.runtime.certifier import Certifier
+from rrise.targets.settings import ExecutionConfig
+from rrise.targets.store import CountStore
 
 Finished = tuple[Path, list[str]]
+LOCAL = ExecutionConfig(threads=1)
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_a_single_seen_calibration_image_is_refused(recipe: Recipe, splits: Spli
 def test_counts_of_another_classifier_are_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
     other = other_classifier(recipe, splits, copy / "other")
     few = replace(recipe.sample, n=20)
-    stages.sample(splits.calibration, few, other, copy / "foreign", stream=0, progress=False)
+    stages.sample(splits, "calibration", few, LOCAL, other, copy / "foreign", stream=0, progress=False)
     with pytest.raises(ValueError, match="expected counts of the classifier with sha256"):
         calibrate(recipe, splits, copy, counts=copy / "foreign")
     with pytest.raises(ValueError, match="expected counts of the classifier with sha256"):
@@ -70,14 +73,14 @@ def test_counts_of_another_classifier_are_refused(recipe: Recipe, splits: Splits
 
 def test_counts_of_another_sigma_are_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
     louder = replace(recipe.sample, sigma=0.5, n=20)
-    stages.sample(splits.calibration, louder, copy / "classifier", copy / "loud", stream=0, progress=False)
+    stages.sample(splits, "calibration", louder, LOCAL, copy / "classifier", copy / "loud", stream=0, progress=False)
     with pytest.raises(ValueError, match=r"counts: expected sigma=0\.25 .* got 0\.5"):
         calibrate(recipe, splits, copy, counts=copy / "loud")
 
 
 def test_floating_point_noise_is_said_in_the_statement(recipe: Recipe, splits: Splits, copy: Path) -> None:
     loose = replace(recipe.sample, sampler="gaussian")
-    stages.sample(splits.calibration, loose, copy / "classifier", copy / "loose", stream=0, progress=False)
+    stages.sample(splits, "calibration", loose, LOCAL, copy / "classifier", copy / "loose", stream=0, progress=False)
     again = calibrate(recipe, splits, copy, counts=copy / "loose")
     assert Certifier.load(again / "offset").statement.endswith("not of the computation.")
     assert "floating point" not in Certifier.load(copy / "bundles/offset").statement
@@ -85,7 +88,7 @@ def test_floating_point_noise_is_said_in_the_statement(recipe: Recipe, splits: S
 
 def test_too_few_draws_name_the_number_needed(recipe: Recipe, splits: Splits, copy: Path) -> None:
     few = replace(recipe.sample, n=3)
-    stages.sample(splits.calibration, few, copy / "classifier", copy / "few", stream=0, progress=False)
+    stages.sample(splits, "calibration", few, LOCAL, copy / "classifier", copy / "few", stream=0, progress=False)
     with pytest.raises(ValueError, match=r"n: expected at least 7 draws at beta 0\.01 .*largest radius"):
         calibrate(recipe, splits, copy, counts=copy / "few")
 
@@ -121,6 +124,7 @@ def test_evaluation_refuses_another_classifier(recipe: Recipe, splits: Splits, c
             splits,
             recipe.evaluate,
             recipe.sample,
+            LOCAL,
             copy / "bundles",
             other,
             copy / "counts",
@@ -137,6 +141,7 @@ def test_evaluation_refuses_test_images_that_were_used(recipe: Recipe, splits: S
                 reused,
                 recipe.evaluate,
                 recipe.sample,
+                LOCAL,
                 copy / "bundles",
                 copy / "classifier",
                 copy / "counts",
@@ -148,7 +153,9 @@ def test_evaluation_refuses_test_images_that_were_used(recipe: Recipe, splits: S
 def test_images_of_other_classes_are_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
     fewer = ImageSet.from_arrays(splits.test.images, splits.test.labels % 4, ("a", "b", "c", "d"))
     with pytest.raises(ValueError, match="expected 4 classes as in the images, got 10"):
-        stages.sample(fewer, recipe.sample, copy / "classifier", copy / "new", stream=0, progress=False)
+        stages.sample(
+            replace(splits, test=fewer), "test", recipe.sample, LOCAL, copy / "classifier", copy / "new", stream=0
+        )
     assert not (copy / "new").exists()
 
 
@@ -178,6 +185,7 @@ def test_evaluation_takes_counts_by_uri(recipe: Recipe, splits: Splits, copy: Pa
         splits,
         recipe.evaluate,
         recipe.sample,
+        LOCAL,
         copy / "bundles",
         copy / "classifier",
         counts,
@@ -185,3 +193,23 @@ def test_evaluation_takes_counts_by_uri(recipe: Recipe, splits: Splits, copy: Pa
         progress=False,
     )
     assert (copy / "new/table.md").read_text() == (copy / "evaluation/table.md").read_text()
+
+
+def test_counts_that_stop_early_train_and_never_calibrate(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    early = replace(recipe.sample, first_n=20)
+    classifier, out = copy / "classifier", copy / "early"
+    for split, stream in (("calibration", 0), ("test", 3), ("train", 3)):
+        with pytest.raises(ValueError, match=rf"first_n: expected 0 for counts of the {split} split, got 20"):
+            stages.sample(splits, split, early, LOCAL, classifier, out, stream=stream, progress=False)
+    assert not out.exists()
+    said = stages.sample(splits, "train", early, LOCAL, classifier, out, stream=0, progress=False)
+    assert "saved)" in said
+    table, full = CountStore.open(out).table(), CountStore.open(copy / "counts/train").table().rows(splits.train.ids)
+    assert set(table.n.tolist()) == {40, 80, 100}
+    # Whoever used all draws has the counts of a run with a fixed number, if the passes have one shape.
+    assert CountStore.open(out).manifest.batch == 20 != CountStore.open(copy / "counts/train").manifest.batch
+    spent = table.n == 100
+    assert np.mean(table.counts[spent] == full.counts[spent]) > 0.99
+    stages.fit(splits.train, recipe.fit, classifier, out, copy / "fitted", progress=False)
+    with pytest.raises(ValueError, match="expected the same number of draws of every image"):
+        stages.calibrate(splits, recipe.calibrate, copy / "engine", out, None, copy / "never")

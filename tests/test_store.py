@@ -25,8 +25,11 @@ from pyarrow import fs
 from rrise.data import ImageSet
 from rrise.targets import folder as folder_module
 from rrise.targets import shards as shards_module
-from rrise.targets.sampling import SampleConfig, sample_counts
-from rrise.targets.store import CountStore, CountTable, Manifest, fill_store
+from rrise.targets.evaluator import ShardEvaluator
+from rrise.targets.filling import fill_store
+from rrise.targets.sampling import sample_counts
+from rrise.targets.settings import SampleConfig
+from rrise.targets.store import CountStore, CountTable, Manifest
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
@@ -55,9 +58,13 @@ def same(one: CountTable, other: CountTable) -> bool:
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("ids", "labels", "n", "counts"))
 
 
+def fill(store, run, images=IMAGES, device="", **how):
+    return fill_store(store, ShardEvaluator(store.manifest, run, images, device), **how)
+
+
 def filled(path: Path, **changes: object) -> CountStore:
     store = CountStore.open(path, manifest(**changes))
-    fill_store(store, classifier, IMAGES)
+    fill(store, classifier)
     return store
 
 
@@ -219,11 +226,11 @@ def test_resuming_computes_only_what_is_missing(tmp_path):
         return classifier(x)
 
     again = CountStore.open(tmp_path / "counts", manifest())
-    assert fill_store(again, counting, IMAGES) == [1, 3]
+    assert fill(again, counting) == [1, 3]
     assert len(passes) == 10 * 2  # 10 images, 2 batches each
     assert same(again.table(), before)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept} == kept
-    assert fill_store(again, counting, IMAGES) == []
+    assert fill(again, counting) == []
 
 
 def test_a_store_can_be_opened_without_a_manifest_once_it_exists(tmp_path):
@@ -238,7 +245,7 @@ KILLED = """
     import sys, time
     sys.path[:0] = [{tests!r}, {root!r}]
     import torch
-    from test_store import CountStore, IMAGES, classifier, fill_store, manifest
+    from test_store import CountStore, classifier, fill, manifest
 
     def slow(x):
         time.sleep(0.05)  # 10 passes a shard
@@ -246,7 +253,7 @@ KILLED = """
 
     store = CountStore.open(sys.argv[1], manifest())
     print("started", flush=True)
-    fill_store(store, slow, IMAGES)
+    fill(store, slow)
 """
 
 
@@ -276,7 +283,7 @@ def test_an_interrupted_run_keeps_its_shards_and_a_rerun_ends_the_same(tmp_path,
     finished = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.glob("*.parquet")}
     assert 2 <= len(finished) < 5
     store = CountStore.open(path, manifest())
-    written = fill_store(store, classifier, IMAGES)
+    written = fill(store, classifier)
     assert len(written) == 5 - len(finished)
     assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in finished} == finished
     reference = filled(tmp_path / "undisturbed")
@@ -298,7 +305,7 @@ def test_a_truncated_shard_is_named_and_computed_again(tmp_path):
         with pytest.warns(RuntimeWarning, match=r"shard-00002\.parquet is damaged .*computed again"):
             assert store.missing() == [2]
         with pytest.warns(RuntimeWarning, match="damaged"):
-            assert fill_store(store, classifier, IMAGES) == [2]
+            assert fill(store, classifier) == [2]
         assert same(store.table(), before)
 
 
@@ -331,7 +338,7 @@ def test_a_shard_of_another_store_is_refused_naming_field_and_both_values(tmp_pa
     filled(tmp_path / "one")
     other = filled(tmp_path / "two", sigma=0.5)
     shutil.copy(tmp_path / "one" / "shard-00003.parquet", tmp_path / "two")
-    for action in (other.missing, other.table, lambda: fill_store(other, classifier, IMAGES)):
+    for action in (other.missing, other.table, lambda: fill(other, classifier)):
         with pytest.raises(ValueError, match=r"shard-00003\.parquet was sampled with sigma=0\.25, not sigma=0\.5"):
             action()
 
@@ -344,7 +351,7 @@ def test_files_that_are_no_shards_of_this_store_are_refused(tmp_path):
     shutil.copy(tmp_path / "counts" / "shard-00001.parquet", tmp_path / "counts" / "shard-00000.parquet")
     with pytest.raises(ValueError, match=r"shard-00000\.parquet holds shard 1, not shard 0"):
         store.missing()
-    fill_store(CountStore.open(tmp_path / "fresh", manifest()), classifier, IMAGES)
+    fill(CountStore.open(tmp_path / "fresh", manifest()), classifier)
     shutil.copy(tmp_path / "fresh" / "shard-00000.parquet", tmp_path / "fresh" / "shard-00007.parquet")
     with pytest.raises(ValueError, match=r"has 5 shards, but holds shard-00007\.parquet"):
         CountStore.open(tmp_path / "fresh").missing()
@@ -368,6 +375,9 @@ def test_files_that_are_no_shards_of_this_store_are_refused(tmp_path):
         ("data_sha256", "e" * 64),
         ("images", 24),
         ("shard_size", 6),
+        ("precision", "bfloat16"),
+        ("compile", True),
+        ("first_n", 20),
     ],
 )
 def test_a_manifest_that_differs_is_refused_naming_field_and_both_values(tmp_path, field, value):
@@ -396,7 +406,7 @@ def test_versions_are_recorded_and_not_compared(tmp_path):
         (b"{", "expected a manifest of counts"),
         (b"[]", "expected a manifest of counts"),
         (b"{}", "expected a manifest of counts"),
-        (b'{"format": "rrise-counts/9"}', r"expected format rrise-counts/1, got rrise-counts/9"),
+        (b'{"format": "rrise-counts/9"}', r"expected format rrise-counts/2, got rrise-counts/9"),
         (b'{"format": "rrise-counts/1", "sigma": 1}', r"expected the fields .*got \['sigma'\]"),
     ],
 )
@@ -408,12 +418,14 @@ def test_another_manifest_json_is_refused(tmp_path, content, message):
 
 def test_fill_refuses_other_images_devices_and_class_numbers(tmp_path):
     store = CountStore.open(tmp_path / "counts", manifest())
-    with pytest.raises(ValueError, match="sampled with data_sha256="):
-        fill_store(store, classifier, IMAGES.take(np.arange(23)[::-1]))
-    with pytest.raises(ValueError, match=r"sampled with device='cpu', not 'cuda:0'"):
-        fill_store(store, classifier, IMAGES, device="cuda:0")
+    with pytest.raises(ValueError, match="images: expected those of the store's manifest, data_sha256="):
+        fill(store, classifier, images=IMAGES.take(np.arange(23)[::-1]))
+    with pytest.raises(ValueError, match=r"device: expected 'cpu' as in the store's manifest, got 'cuda:0'"):
+        fill(store, classifier, device="cuda:0")
+    with pytest.raises(ValueError, match=r"evaluator's shard was sampled with seed=5, not seed=6"):
+        fill_store(CountStore.open(tmp_path / "six", manifest(seed=6)), ShardEvaluator(manifest(), classifier, IMAGES))
     with pytest.raises(ValueError, match=r"expected 3 classes \(num_classes\), got 2"):
-        fill_store(store, lambda x: classifier(x)[:, :2], IMAGES)
+        fill(store, lambda x: classifier(x)[:, :2])
     assert store.missing() == [0, 1, 2, 3, 4]
 
 
@@ -456,12 +468,12 @@ def test_a_failed_write_leaves_no_file_and_keeps_the_others(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(folder_module.os, step, failing)
         with pytest.raises(expected) as caught:
-            fill_store(store, classifier, IMAGES)
+            fill(store, classifier)
     if expected is OSError:
         assert caught.value.errno == errno.ENOSPC
         assert "shard-00002.parquet was not written (No space left on device)" in str(caught.value)
     assert shard_files(tmp_path / "counts") == ["shard-00000.parquet", "shard-00001.parquet"]
-    assert fill_store(store, classifier, IMAGES) == [2, 3, 4]
+    assert fill(store, classifier) == [2, 3, 4]
     assert same(store.table(), filled(tmp_path / "good").table())
 
 
@@ -470,10 +482,10 @@ def test_a_real_file_size_limit_leaves_no_partial_shard(tmp_path):
     script = f"""
         import resource, sys
         sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT)!r}]
-        from test_store import CountStore, IMAGES, classifier, fill_store, manifest
+        from test_store import CountStore, classifier, fill, manifest
         store = CountStore.open(sys.argv[1], manifest())
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        fill_store(store, classifier, IMAGES)
+        fill(store, classifier)
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "counts")]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -504,7 +516,7 @@ def test_an_object_store_gets_one_put_a_shard(tmp_path):
     # A filesystem that is not local takes the path of object stores: whole buffers, no temporary names.
     remote = fs._MockFileSystem()
     store = CountStore.open("bucket/run/counts", manifest(), filesystem=remote)
-    fill_store(store, classifier, IMAGES)
+    fill(store, classifier)
     names = {info.base_name for info in remote.get_file_info(fs.FileSelector("bucket/run/counts"))}
     assert names == {"manifest.json", *(f"shard-{shard:05d}.parquet" for shard in range(5))}
     again = CountStore.open("bucket/run/counts", manifest(), filesystem=remote)
@@ -513,7 +525,7 @@ def test_an_object_store_gets_one_put_a_shard(tmp_path):
     with remote.open_output_stream("bucket/run/counts/shard-00001.parquet") as stream:
         stream.write(b"PAR1 cut")
     with pytest.warns(RuntimeWarning, match=r"bucket/run/counts/shard-00001\.parquet is damaged"):
-        assert fill_store(again, classifier, IMAGES) == [1]
+        assert fill(again, classifier) == [1]
 
 
 def test_file_uris_and_relative_paths_are_one_place(tmp_path, monkeypatch):
@@ -526,5 +538,22 @@ def test_file_uris_and_relative_paths_are_one_place(tmp_path, monkeypatch):
 
 def test_a_store_writes_nothing_to_the_terminal(tmp_path, capfd):
     store = CountStore.open(tmp_path / "counts", manifest())
-    fill_store(store, classifier, IMAGES, progress=True)  # not a terminal: no bar either
+    fill(store, classifier, progress=True)  # not a terminal: no bar either
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_store_of_the_format_before_is_read_and_gone_on_with(tmp_path):
+    done = filled(tmp_path / "counts")
+    path = tmp_path / "counts" / "manifest.json"
+    old = json.loads(path.read_text())
+    for name in ("precision", "compile", "first_n"):
+        del old[name]
+    old["format"] = "rrise-counts/1"
+    path.write_text(json.dumps(old))
+    (tmp_path / "counts" / "shard-00003.parquet").unlink()
+    again = CountStore.open(tmp_path / "counts", manifest())
+    assert fill(again, classifier) == [3]
+    assert same(again.table(), done.table())
+    path.write_text(json.dumps(old | {"format": "rrise-counts/2"}))
+    with pytest.raises(ValueError, match=r"expected the fields .*'compile'"):
+        CountStore.open(tmp_path / "counts")

@@ -9,5 +9,6 @@ from rrise.data import load_splits
 from rrise.stages.build import export, fit, sample, train
 from rrise.stages.calibrate import calibrate
 from rrise.stages.evaluate import evaluate
+from rrise.stages.plan import plan
 
-__all__ = ["calibrate", "evaluate", "export", "fit", "load_splits", "sample", "train"]
+__all__ = ["calibrate", "evaluate", "export", "fit", "load_splits", "plan", "sample", "train"]

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rrise.data import ImageSet
-    from rrise.targets.sampling import SampleConfig
+    from rrise.data import ImageSet, Splits
+    from rrise.targets.manifest import Manifest
+    from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
     from rrise.training.classifier import TrainConfig
     from rrise.training.export import ExportConfig
@@ -33,42 +34,94 @@ def train(images: ImageSet, config: TrainConfig, out: Path, *, progress: bool = 
 
 
 def sample(
-    images: ImageSet, config: SampleConfig, classifier: Path, out: str | Path, *, stream: int, progress: bool = True
+    splits: Splits,
+    split: str,
+    config: SampleConfig,
+    execution: ExecutionConfig,
+    classifier: str | Path,
+    out: str | Path,
+    *,
+    stream: int,
+    progress: bool = True,
 ) -> str:
     """Sample class counts into a store, going on where an earlier run stopped."""
-    from rrise.training.networks import load_network
+    require_fixed(config, split, stream)
+    store, sampled = fill_counts(splits, split, config, execution, classifier, out, stream=stream, progress=progress)
+    images, facts = getattr(splits, split), store.manifest
+    drawn = f"{len(images)} images × {facts.n} draws"
+    if facts.budget:
+        spent, most = int(store.table().n.sum()), len(images) * facts.n
+        drawn = f"{len(images)} images, {spent:,} draws of {most:,} ({1 - spent / most:.0%} saved)"
+    return f"{drawn} in {store.uri} ({sampled} of {store.shards} shards sampled now)"
 
-    store, sampled = fill_counts(images, config, load_network(classifier), out, stream=stream, progress=progress)
-    return f"{len(images)} images × {config.n} draws in {out} ({sampled} of {store.shards} shards sampled now)"
+
+def require_fixed(config: SampleConfig, split: str, stream: int) -> None:
+    """Raise ValueError where draws may stop early although a bound will be made from them."""
+    from rrise.targets.noise import TARGETS
+
+    if config.first_n and (split != "train" or stream != TARGETS):
+        raise ValueError(
+            f"first_n: expected 0 for counts of the {split} split, got {config.first_n}. Only training targets may "
+            "stop early: a bound is made for a number of draws fixed beforehand."
+        )
 
 
 def fill_counts(
-    images: ImageSet, config: SampleConfig, network: Network, out: str | Path, *, stream: int, progress: bool
+    splits: Splits,
+    split: str,
+    config: SampleConfig,
+    execution: ExecutionConfig,
+    classifier: str | Path,
+    out: str | Path,
+    *,
+    stream: int,
+    progress: bool,
 ) -> tuple[CountStore, int]:
     """Return the complete store of these images and settings, and how many of its shards were missing."""
-    from rrise.targets.store import CountStore, Manifest, fill_store
+    from rrise.stages.workers import WorkerSpec, local_network
+    from rrise.targets.store import CountStore
 
+    images: ImageSet = getattr(splits, split)
+    network = local_network(classifier)
+    manifest = manifest_of(images, config, network, stream=stream)
+    store = CountStore.open(out, manifest)
+    log = log_file(execution, out)
+    spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
+    if execution.executor == "ray":
+        from rrise.targets.ray_session import quieten
+
+        quieten(execution.address)
+        from rrise.targets.distributed import fill_store_over_ray
+
+        sampled = fill_store_over_ray(store, images, spec, execution, device=config.device, progress=progress, log=log)
+    else:
+        from rrise.targets.filling import fill_store
+
+        sampled = fill_store(store, spec.evaluator(network, images), progress=progress, log=log)
+    return store, len(sampled)
+
+
+def manifest_of(images: ImageSet, config: SampleConfig, classifier: str | Path | Network, *, stream: int) -> Manifest:
+    """Return the facts of sampling these images by that classifier; ValueError if its classes are not theirs."""
+    from rrise.stages.workers import local_network
+    from rrise.targets.manifest import Manifest
+
+    network = local_network(classifier) if isinstance(classifier, str | Path) else classifier
     if network.spec.num_classes != len(images.classes):
         raise ValueError(
             f"classifier: expected {len(images.classes)} classes as in the images, got {network.spec.num_classes}. "
             "Sample the images it was trained for, or name all its classes in the images' source."
         )
-    manifest = Manifest.of(
+    return Manifest.of(
         config, images, stream=stream, num_classes=network.spec.num_classes, classifier_sha256=network.sha256
     )
-    store = CountStore.open(out, manifest)
-    deterministic()
-    classifier = network.module.to(config.device)
-    sampled = fill_store(store, classifier, images, device=config.device, threads=config.threads, progress=progress)
-    return store, len(sampled)
 
 
-def deterministic() -> None:
-    """Make a GPU give the same counts each time: no search for algorithms, no shortened arithmetic."""
-    import torch
-
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+def log_file(execution: ExecutionConfig, out: str | Path) -> Path | None:
+    """Return where the progress of counts goes as JSON lines: as asked for, or beside counts that are local."""
+    if execution.log:
+        return Path(execution.log)
+    return None if "://" in str(out) else Path(f"{str(out).rstrip('/')}.jsonl")
 
 
 def fit(

@@ -60,6 +60,16 @@ def score(engine: Engine, images: ImageSet, store: CountStore, rows: int = 1) ->
     return Scored(q, np.where(label >= 0, agreeing, 0), table.n)
 
 
+def as_of(draws: int, scored: Scored) -> Scored:
+    """Return points as if each had this many draws, at its share of agreeing ones.
+
+    A curve's shape should be that of the bounds that it will be calibrated to, which depend on their number of draws;
+    targets may have fewer, or stop early. It is a shape only: no guarantee rests on it.
+    """
+    agreeing = np.rint(scored.k * (draws / scored.n)).astype(np.int64)
+    return Scored(scored.q, agreeing, np.full_like(scored.n, draws))
+
+
 def calibrate(
     splits: Splits, config: CalibrateConfig, engine: Path, counts: str | Path, profile: str | Path | None, out: Path
 ) -> str:
@@ -91,9 +101,15 @@ def calibrate(
                 f"{name}: expected sigma={spec['sigma']} as in the surrogate's targets, got {store.manifest.sigma} in "
                 f"{store.uri}. Sample with the surrogate's sigma."
             )
+    if budget := stores["counts"].manifest.budget:
+        raise ValueError(
+            f"counts: expected the same number of draws of every image, got counts that stop early from {budget.first} "
+            f"draws on in {stores['counts'].uri}. A bound needs a number fixed beforehand: sample without --first-n."
+        )
     scored = score(opened, splits.calibration, stores["counts"])
     # The profile only shapes the curve, so its last bits do not matter.
-    shape = score(opened, splits.train, stores["profile"], rows=ROWS) if profile else None
+    drawn = stores["counts"].manifest.n
+    shape = as_of(drawn, score(opened, splits.train, stores["profile"], rows=ROWS)) if profile else None
     facts = stores["counts"].manifest
     found = [
         calibrated(

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rrise.stages.build import deterministic, fill_counts
+from rrise.stages.build import fill_counts
 from rrise.stages.calibrate import require_unseen, score
 from rrise.stages.whole import whole_folder
+from rrise.stages.workers import deterministic
 
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
     from rrise.evaluation.comparison import CalibrationView, Comparison, Contender, EvaluateConfig
     from rrise.evaluation.latency import Latency
     from rrise.runtime.certifier import Certifier
-    from rrise.targets.sampling import SampleConfig
+    from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
     from rrise.training.networks import Network
 
@@ -32,6 +33,7 @@ def evaluate(
     splits: Splits,
     config: EvaluateConfig,
     sampling: SampleConfig,
+    execution: ExecutionConfig,
     bundles: Path,
     classifier: Path,
     counts: str | Path,
@@ -52,6 +54,8 @@ def evaluate(
     from rrise.evaluation.latency import timing_as_json
     from rrise.evaluation.report import write_report
     from rrise.evaluation.tables import as_json, as_markdown
+    from rrise.targets.folder import within
+    from rrise.targets.noise import STREAMS
     from rrise.training.artifacts import refuse_existing
     from rrise.training.networks import load_network
 
@@ -69,9 +73,23 @@ def evaluate(
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
     require_unseen("test", images, used)
     first = next(iter(certifiers.values())).bundle
-    base = replace(sampling, sigma=first.sigma, n=first.calibration.n)
+    base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
     latency = _latency(certifiers, network, images, base, config)
-    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), latency, progress)
+    draws = config.draws(base.n)
+    stores = {
+        name: fill_counts(
+            splits,
+            "test",
+            replace(base, n=n),
+            execution,
+            classifier,
+            within(str(counts), name),
+            stream=STREAMS[name],
+            progress=progress,
+        )[0]
+        for name, n in draws.items()
+    }
+    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), stores, latency)
     with whole_folder(out) as folder:
         (folder / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
         (folder / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
@@ -115,28 +133,22 @@ def _compare(
     certifiers: dict[str, Certifier],
     network: Network,
     counts: str,
+    stores: dict[str, CountStore],
     latency: Latency,
-    progress: bool,
 ) -> tuple[Comparison, list[CalibrationView]]:
     from rrise.calibration.bounds import clopper_pearson
     from rrise.evaluation.baselines import check_streams
     from rrise.evaluation.comparison import CalibrationView, compare
-    from rrise.targets.noise import STREAMS
+    from rrise.targets.folder import within
     from rrise.targets.store import CountStore
 
     images = splits.test
-    draws = config.draws(base.n)
-    stores: dict[str, CountStore] = {}
-    for name, n in draws.items():
-        stores[name], _ = fill_counts(
-            images, replace(base, n=n), network, f"{counts}/{name}", stream=STREAMS[name], progress=progress
-        )
-    check_streams(*(stores[name].manifest for name in draws))
+    check_streams(*(store.manifest for store in stores.values()))
     tables = {name: store.table().rows(images.ids).counts for name, store in stores.items()}
     contenders = [_contender(name, certifier, images) for name, certifier in certifiers.items()]
     alpha = config.alpha or contenders[0].error
     contenders.append(_monte_carlo(tables["selection"], tables["estimation"], alpha, base.sigma))
-    targets, calibration = (CountStore.open(f"{counts}/{name}") for name in ("train", "calibration"))
+    targets, calibration = (CountStore.open(within(counts, name)) for name in ("train", "calibration"))
     points = score(next(iter(certifiers.values())).engine, splits.calibration, calibration)
     views = [
         CalibrationView(
@@ -157,7 +169,7 @@ def _compare(
         baseline=BASELINE,
         radii=config.radii,
         sigma=base.sigma,
-        target_evaluations=targets.manifest.images * targets.manifest.n,
+        target_evaluations=int(targets.table().n.sum()),
         calibration_evaluations=calibration.manifest.images * calibration.manifest.n,
         latency=latency,
         provenance={
@@ -206,17 +218,18 @@ def _latency(
     from rrise.evaluation.baselines import cohen_certify
     from rrise.evaluation.latency import measure_latency
     from rrise.targets.noise import ESTIMATION, SELECTION
+    from rrise.targets.passes import prepare_classifier
     from rrise.targets.sampling import sample_counts
 
     certifier = certifiers.get(DEPLOYED) or next(iter(certifiers.values()))
     calibration = certifier.bundle.calibration
-    module = network.module.to(base.device)
+    classifier = prepare_classifier(network.module, base.device, base.precision, base.compile)
 
     def monte_carlo(index: int) -> object:
         one = slice(index, index + 1)
         selection, estimation = (
             sample_counts(
-                module,
+                classifier,
                 images.images[one],
                 images.ids[one],
                 sigma=base.sigma,

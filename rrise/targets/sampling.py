@@ -2,80 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rrise.image_files import require_pixels
-from rrise.targets.noise import TARGETS, make_sampler
+from rrise.targets.noise import TARGETS
+from rrise.targets.passes import noisy_copies
+from rrise.targets.settings import batch_geometry, require_sampling
 
 if TYPE_CHECKING:
     import torch
 
-    Classifier = Callable[[torch.Tensor], torch.Tensor]
-
-SAMPLERS = ("grid", "gaussian")
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """How the base classifier is sampled under noise."""
-
-    sigma: float = field(default=0.25, metadata={"help": "noise level in units of pixels in [0, 1]"})
-    n: int = field(default=1000, metadata={"help": "noisy draws an image"})
-    seed: int = field(default=0, metadata={"help": "seed of the noise"})
-    sampler: str = field(default="grid", metadata={"help": "grid (exact, 8-bit images) or gaussian (float32)"})
-    batch_size: int = field(default=250, metadata={"help": "most draws of one image in one forward pass"})
-    shard_size: int = field(default=100, metadata={"help": "images a shard: the unit of work and restart"})
-    device: str = field(default="cpu", metadata={"help": "torch device that runs the classifier"})
-    threads: int = field(default=0, metadata={"help": "images evaluated at a time, one CPU thread each; 0: one a core"})
-
-    def __post_init__(self) -> None:
-        require_sampling(self.sigma, self.n, self.seed, self.sampler, self.batch_size)
-        if self.shard_size < 1:
-            raise ValueError(f"shard_size: expected at least 1 image, got {self.shard_size}.")
-        if self.threads < 0:
-            raise ValueError(f"threads: expected 0 or more, got {self.threads}.")
-
-
-def batch_geometry(n: int, batch_size: int) -> tuple[int, int]:
-    """Return (batch, batches): the fewest equal batches of at most ``batch_size`` that hold ``n`` draws.
-
-    Floating-point results can change with the batch's shape, so every pass over an image has this one shape; the last
-    is padded by further draws, which are not counted.
-    """
-    batch = -(-n // -(-n // batch_size))
-    return batch, -(-n // batch)
-
-
-def require_sampling(
-    sigma: float, n: int, seed: int, sampler: str, batch_size: int, stream: int = TARGETS, first_draw: int = 0
-) -> None:
-    """Raise ValueError, naming the argument, unless these settings name noise."""
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise ValueError(f"sigma: expected a finite number above 0, in units of pixels in [0, 1], got {sigma}.")
-    if not 1 <= n < 2**31:
-        raise ValueError(f"n: expected 1 to 2^31 - 1 draws, got {n}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1 draw, got {batch_size}.")
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler: expected one of {', '.join(SAMPLERS)}, got {sampler!r}.")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed: expected 0 to 2^64 - 1, got {seed}.")
-    if not 0 <= stream < 256:
-        raise ValueError(f"stream: expected 0 to 255, got {stream}.")
-    if first_draw < 0 or first_draw + math.prod(batch_geometry(n, batch_size)) > 2**32:
-        raise ValueError(
-            f"first_draw: expected draws, padding included, within 0 to 2^32 - 1, got {n} from {first_draw} on."
-        )
+    from rrise.targets.budget import Budget
+    from rrise.targets.passes import Classifier
 
 
 def sample_counts(
@@ -92,12 +37,14 @@ def sample_counts(
     first_draw: int = 0,
     device: str | torch.device = "cpu",
     threads: int | None = None,
+    budget: Budget | None = None,
     progress: bool = False,
 ) -> npt.NDArray[np.uint32]:
     """Return how often the classifier gives each class to each image under n named draws of noise.
 
     One forward pass holds draws of one image only, so an image's counts are a function of (classifier, image, sigma,
-    seed, id, first_draw, n, stream, batch) and of nothing else: not of the other images, their order or their number.
+    seed, id, first_draw, n, stream, batch, budget) and of nothing else: not of the other images, their order or
+    number.
 
     Parameters
     ----------
@@ -119,11 +66,14 @@ def sample_counts(
     threads : int, optional
         On a CPU: images evaluated at a time, each on one thread, which needs a classifier that may be called from
         several threads. 0: one a core. Default: one image at a time, on as many threads as torch was set to use.
+    budget : Budget, optional
+        Stop an image early, see :mod:`rrise.targets.budget`; its last look is n. Not for counts that a bound is made
+        from.
 
     Returns
     -------
     uint32[B, K]
-        Each row sums to n.
+        Each row sums to n, or with a budget to one of its looks.
 
     Raises
     ------
@@ -139,27 +89,27 @@ def sample_counts(
     names = _names(ids, len(rows))
     if getattr(classifier, "training", False):
         raise ValueError("classifier: expected evaluation mode, got training mode. Call classifier.eval() first.")
-    noise = make_sampler(sampler, sigma)
     target = torch.device(device)
-    batch, _ = batch_geometry(n, batch_size)
+    batch, _ = batch_geometry(budget.first if budget else n, batch_size)
+    if budget and (budget.n != n or budget.first % batch):
+        raise ValueError(f"budget: expected looks of whole batches of {batch} up to n={n}, got {budget}.")
+    looks = budget.looks() if budget else (n,)
+    copies = noisy_copies(sampler, sigma, rows, names, shape, batch, seed=seed, stream=stream, device=target)
     ones = torch.ones(batch, dtype=torch.int64, device=target)
-    own = threading.local()
 
     @torch.inference_mode()
     def count(row: int) -> torch.Tensor:
-        if not hasattr(own, "noisy"):
-            own.noisy = torch.empty((batch, *shape), dtype=torch.float32, pin_memory=target.type == "cuda")
-        room = own.noisy.numpy().reshape(1, batch, -1)
-        one = slice(row, row + 1)
-        counts = None
-        for start in range(0, n, batch):
-            draw = first_draw + start
-            noise.fill(rows[one], names[one], first_draw=draw, draws=batch, seed=seed, stream=stream, out=room)
-            logits = classifier(own.noisy.to(target))
-            counts = _no_counts(logits, target) if counts is None else counts
-            _require_logits(logits, batch, len(counts) - 1)
-            label = _labels(logits)[: n - start]
-            counts.scatter_add_(0, label, ones[: len(label)])
+        counts, drawn = None, 0
+        for look in looks:
+            while drawn < look:
+                logits = classifier(copies(row, first_draw + drawn))
+                counts = _no_counts(logits, target) if counts is None else counts
+                _require_logits(logits, batch, len(counts) - 1)
+                label = _labels(logits)[: look - drawn]
+                counts.scatter_add_(0, label, ones[: len(label)])
+                drawn += batch
+            if budget and look < n and counts is not None and budget.settled(counts.cpu().numpy()):
+                break
         assert counts is not None  # n >= 1
         return counts
 

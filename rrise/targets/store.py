@@ -6,23 +6,16 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rrise.targets.counts import CountTable
 from rrise.targets.folder import Folder
 from rrise.targets.manifest import Manifest
-from rrise.targets.sampling import sample_counts
 from rrise.targets.shards import DamagedShardError, decode_shard, encode_shard, require_shard, shard_name
 
-if TYPE_CHECKING:
-    import torch
-
-    from rrise.image_set import ImageSet
-    from rrise.targets.sampling import Classifier
-
-__all__ = ["CountStore", "CountTable", "Manifest", "fill_store"]
+__all__ = ["CountStore", "CountTable", "Manifest"]
 
 _MANIFEST = "manifest.json"
 
@@ -61,12 +54,12 @@ class CountStore:
         folder = Folder.at(str(uri), filesystem)
         if _MANIFEST in folder.names():
             with folder.open(_MANIFEST) as file:
-                found = Manifest.from_json(file.read(), f"{uri}/{_MANIFEST}")
+                found = Manifest.from_json(file.read(), f"{folder.uri}/{_MANIFEST}")
             if manifest is not None:
-                manifest.require_match(found, str(uri))
+                manifest.require_match(found, folder.uri)
             return cls(folder, manifest or found)
         if manifest is None:
-            raise FileNotFoundError(f"counts: {uri} holds no {_MANIFEST}. Run `rrise sample` first.")
+            raise FileNotFoundError(f"counts: {folder.uri} holds no {_MANIFEST}. Run `rrise sample` first.")
         folder.publish(_MANIFEST, manifest.to_json())
         return cls(folder, manifest)
 
@@ -115,6 +108,8 @@ class CountStore:
     def write(self, shard: int, table: CountTable) -> None:
         """Publish a shard: after this its file is complete and on disk; if it raises, there is no such file.
 
+        (In an object store it may be complete even so, where only the answer was lost.)
+
         Raises
         ------
         ValueError
@@ -129,8 +124,10 @@ class CountStore:
             raise ValueError(f"counts: expected {facts.num_classes} classes (num_classes), got {table.num_classes}.")
         if len(table) != facts.size(shard):
             raise ValueError(f"counts: expected {facts.size(shard)} images in shard {shard}, got {len(table)}.")
-        if (wrong := table.n[table.n != facts.n]).size:
-            raise ValueError(f"counts: expected n={facts.n} draws of each image in shard {shard}, got {wrong[0]}.")
+        allowed = facts.budget.looks() if facts.budget else (facts.n,)
+        if (wrong := table.n[~np.isin(table.n, allowed)]).size:
+            expected = f"n={facts.n}" if len(allowed) == 1 else f"one of {', '.join(map(str, allowed))}"
+            raise ValueError(f"counts: expected {expected} draws of each image in shard {shard}, got {wrong[0]}.")
         self.folder.publish(shard_name(shard), encode_shard(table, shard, facts))
 
     def table(self) -> CountTable:
@@ -157,69 +154,3 @@ class CountStore:
         except DamagedShardError as error:
             where = f"{self.uri}/{shard_name(shard)}"
             raise ValueError(f"counts: {where} is damaged ({error}). Delete it and sample again.") from error
-
-
-def fill_store(
-    store: CountStore,
-    classifier: Classifier,
-    images: ImageSet,
-    *,
-    device: str | torch.device | None = None,
-    threads: int | None = None,
-    progress: bool = False,
-) -> list[int]:
-    """Sample the shards that a store is missing, as its manifest says, and return them.
-
-    A shard is published before the next one starts, so an interrupted run keeps what it finished and the next call goes
-    on from there, to the same counts.
-
-    Parameters
-    ----------
-    store : CountStore
-    classifier : callable
-        As for :func:`rrise.targets.sampling.sample_counts`; its sha256 stands in the manifest.
-    images : ImageSet
-        The images of the manifest's ``data_sha256``, in that order.
-    device : str or torch.device, optional
-        Where the classifier is; of the manifest's kind. Default: the manifest's kind itself.
-    threads : int, optional
-        As for :func:`rrise.targets.sampling.sample_counts`.
-    progress : bool
-        Show a bar on a terminal.
-
-    Raises
-    ------
-    ValueError
-        If images, device or classifier do not fit the manifest.
-    OSError
-        If a shard cannot be written.
-    """
-    from tqdm import tqdm
-
-    facts = store.manifest
-    if images.sha256 != facts.data_sha256:
-        raise ValueError(f"counts: {store.uri} was sampled with data_sha256={facts.data_sha256}, not {images.sha256}.")
-    target = facts.device if device is None else str(device)
-    if target.partition(":")[0] != facts.device:
-        raise ValueError(f"counts: {store.uri} was sampled with device={facts.device!r}, not {target!r}.")
-    missing = store.missing()
-    done = store.shards - len(missing)
-    for shard in tqdm(missing, total=store.shards, initial=done, unit="shard", disable=None if progress else True):
-        first = shard * facts.shard_size
-        part = images.take(np.arange(first, first + facts.size(shard)))
-        counts = sample_counts(
-            classifier,
-            part.images,
-            part.ids,
-            sigma=facts.sigma,
-            n=facts.n,
-            seed=facts.seed,
-            sampler=facts.sampler,
-            stream=facts.stream,
-            batch_size=facts.batch,
-            device=target,
-            threads=threads,
-        )
-        n = np.full(len(part), facts.n, dtype=np.int64)
-        store.write(shard, CountTable(part.ids, part.labels, n, counts.astype(np.int32)))
-    return missing

@@ -1,0 +1,189 @@
+"""What sampling will cost, from a short probe, before it is begun."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rrise.data import ImageSet, Splits
+    from rrise.stages.workers import WorkerSpec
+    from rrise.targets.manifest import Manifest
+    from rrise.targets.settings import ExecutionConfig, SampleConfig
+
+WORKERS = (1, 8, 64, 512)
+"""Numbers of workers that a plan for Ray lists if none is given."""
+PROBE_SECONDS = 4.0
+GOOD_SHARD = (5.0, 60.0)
+"""Seconds a shard: shorter ones cost overhead, longer ones are more to lose."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measurement on one worker: images and evaluations in these seconds, and bytes of the encoded counts."""
+
+    images: int
+    evaluations: int
+    seconds: float
+    bytes: int
+
+    @property
+    def speed(self) -> float:
+        """Evaluations a second."""
+        return self.evaluations / self.seconds
+
+
+def plan(
+    splits: Splits,
+    split: str,
+    config: SampleConfig,
+    execution: ExecutionConfig,
+    classifier: str | Path,
+    out: str | Path,
+    *,
+    stream: int,
+) -> str:
+    """Measure a few images on one worker and return what all of them will cost, in words; nothing is written.
+
+    Raises
+    ------
+    ValueError
+        As :func:`rrise.stages.build.sample`, for what it would refuse.
+    """
+    from rrise.stages.build import manifest_of, require_fixed
+    from rrise.stages.workers import WorkerSpec
+
+    require_fixed(config, split, stream)
+    images: ImageSet = getattr(splits, split)
+    manifest = manifest_of(images, config, classifier, stream=stream)
+    missing = _missing(manifest, out)
+    spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
+    if execution.executor == "ray":
+        from rrise.targets.ray_session import quieten
+
+        quieten(execution.address)
+        from rrise.targets.distributed import call_on_worker
+
+        found: Probe = call_on_worker(functools.partial(probe, spec), execution, config.device)
+    else:
+        found = probe(spec)
+    return "\n".join(_lines(splits, images, config, execution, manifest, found, missing))
+
+
+def probe(spec: WorkerSpec) -> Probe:
+    """Count images, one after the other pass, for a few seconds; called on a worker."""
+    from rrise.targets.counts import CountTable
+    from rrise.targets.sampling import available_cores, sample_counts
+    from rrise.targets.shards import encode_shard
+
+    evaluator, facts = spec(), spec.manifest
+    at_once = max(1, spec.threads or available_cores()) if spec.device.startswith("cpu") else 1
+    order = np.random.default_rng(0).permutation(len(evaluator.images))
+
+    def count(rows: np.ndarray) -> CountTable:
+        part = evaluator.images.take(rows)
+        counts = sample_counts(
+            evaluator.classifier,
+            part.images,
+            part.ids,
+            sigma=facts.sigma,
+            n=facts.n,
+            seed=facts.seed,
+            sampler=facts.sampler,
+            stream=facts.stream,
+            batch_size=facts.batch,
+            device=spec.device,
+            threads=spec.threads,
+            budget=facts.budget,
+        )
+        return CountTable(part.ids, part.labels, counts.sum(axis=1, dtype=np.int64), counts.astype(np.int32))
+
+    table = count(order[:at_once])  # warms up: allocations, a compiled classifier
+    size, start, spent = at_once, time.perf_counter(), 0.0
+    while spent < PROBE_SECONDS:
+        start = time.perf_counter()
+        table = count(order[:size])
+        spent = time.perf_counter() - start
+        if size >= len(order):
+            break
+        size = min(len(order), max(size + at_once, int(size * min(10.0, 1.2 * PROBE_SECONDS / max(spent, 1e-3)))))
+    return Probe(len(table), int(table.n.sum()), spent, encode_shard(table, 0, facts).size)
+
+
+def _lines(
+    splits: Splits,
+    images: ImageSet,
+    config: SampleConfig,
+    execution: ExecutionConfig,
+    manifest: Manifest,
+    found: Probe,
+    missing: int,
+) -> list[str]:
+    from rrise.evaluation.comparison import EvaluateConfig
+    from rrise.evaluation.metrics import break_even
+
+    draws = found.evaluations / found.images
+    shards = manifest.shards
+    work = len(images) * draws
+    left = work * missing / shards
+    shard = min(manifest.shard_size, len(images)) * draws / found.speed
+    gpu = config.device.startswith("cuda")
+    unit = "GPU-hours" if gpu and execution.gpus(config.device) == 1 else "worker-hours"
+    counted = [execution.workers] if execution.workers else list(WORKERS)
+    if execution.executor == "local":
+        counted = [1]
+    monte_carlo = config.n + EvaluateConfig().n_selection
+    offline = len(splits.train) * draws + len(splits.calibration) * config.n
+    queries = break_even(int(offline), monte_carlo)
+    early = f", {draws:,.0f} an image where draws stop early" if manifest.budget else ""
+    lines = [
+        f"evaluations   {work:,.0f} ({len(images):,} images, n = {config.n:,}{early}), {left:,.0f} of them still to do",
+        f"probe         {found.evaluations:,} evaluations ({found.images} images) in {found.seconds:.1f} s on one "
+        f"worker ({config.device}): {found.speed:,.0f} a second",
+    ]
+    for workers in counted:
+        hours = left / found.speed / workers / 3600
+        who = "this process" if execution.executor == "local" else f"{workers} worker{'s' * (workers > 1)}"
+        lines.append(
+            f"time          {who}: {_duration(hours)}, {hours * workers:,.3g} {unit} (as many times one worker)"
+        )
+    lines += [
+        f"counts        about {_size(found.bytes / found.images * len(images))} in {shards:,} shards",
+        f"a shard       {shard:,.1f} s{_advice(shard, manifest)}",
+        f"break-even    after {queries:,.0f} certificates: training targets and calibration against Monte Carlo of "
+        f"{monte_carlo:,} evaluations each; fitting is not counted",
+    ]
+    return lines
+
+
+def _missing(manifest: Manifest, out: str | Path) -> int:
+    """Return how many shards are missing at a place."""
+    from rrise.targets.folder import Folder
+    from rrise.targets.store import CountStore
+
+    there = "manifest.json" in Folder.at(str(out)).names()
+    return len(CountStore.open(out, manifest).missing()) if there else manifest.shards
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**10:,.0f} kB" if count < 2**20 else f"{count / 2**20:,.1f} MiB"
+
+
+def _duration(hours: float) -> str:
+    seconds = hours * 3600
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if hours < 2 else f"{hours:,.1f} h"
+
+
+def _advice(seconds: float, manifest: Manifest) -> str:
+    low, high = GOOD_SHARD
+    if low <= seconds <= high or (seconds < low and manifest.shards == 1):
+        return ""
+    better = max(1, round(manifest.shard_size * 20 / seconds))
+    return f"; {low:.0f} to {high:.0f} s is good: --shard-size {better:,} would take 20 s"

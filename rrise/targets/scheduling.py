@@ -1,0 +1,156 @@
+"""Which worker evaluates which shard next: a queue that outlives failures and copies stragglers.
+
+Free of Ray, clocks and input or output: whoever drives it says who is idle, who finished, who failed, and the time. So
+the same code runs a cluster and the simulation of one (``benchmarks/scale.py``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Generic, TypeVar
+
+Worker = TypeVar("Worker")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the scheduler bears.
+
+    Parameters
+    ----------
+    tries : int
+        Failures of one shard after which it is given up.
+    lost : int
+        Given-up shards after which the run should stop.
+    copies : int
+        Workers on one shard at a time.
+    straggling : float
+        A shard that takes this many times the median is copied to a worker that has nothing else to do.
+    stuck : float
+        A worker that takes this many times the longest shard, and more than ``patience``, is taken for stuck.
+    patience : float
+        Seconds; also the time after which a shard is copied while none has finished yet.
+    """
+
+    tries: int = 3
+    lost: int = 10
+    copies: int = 2
+    straggling: float = 1.5
+    stuck: float = 10.0
+    patience: float = 60.0
+
+
+class Scheduler(Generic[Worker]):
+    """The state of one run; workers are any hashable objects, and times are seconds from any start.
+
+    Parameters
+    ----------
+    shards : iterable of int
+        Shards to evaluate, first come first served.
+    limits : Limits
+    """
+
+    def __init__(self, shards: Iterable[int], limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._queue = deque(shards)
+        self._left = set(self._queue)
+        self._busy: dict[Worker, tuple[int, float]] = {}
+        self._on: dict[int, set[Worker]] = {}
+        self._tries: dict[int, int] = {}
+        self._failed_on: dict[int, Worker] = {}
+        self._durations: deque[float] = deque(maxlen=100)
+        self._longest = 0.0
+        self.given_up: dict[int, str] = {}
+        """Shards that failed too often, with their last error."""
+
+    @property
+    def unfinished(self) -> int:
+        """Shards that have not finished, given up or not."""
+        return len(self._left)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do: each shard has finished or is given up, or too many are given up."""
+        return len(self._left) == len(self.given_up) or len(self.given_up) >= self.limits.lost
+
+    def busy(self, worker: Worker) -> bool:
+        """Return whether the worker has a shard."""
+        return worker in self._busy
+
+    def next(self, worker: Worker, now: float) -> int | None:
+        """Return the shard that this idle worker should evaluate: from the queue, a straggler's copy, or None."""
+        shard = self._queued(worker) if self._queue else self._straggler(now)
+        if shard is not None:
+            self._busy[worker] = (shard, now)
+            self._on.setdefault(shard, set()).add(worker)
+        return shard
+
+    def _queued(self, worker: Worker) -> int:
+        # A shard that failed goes to another worker if it can: the fault may be the worker's.
+        for _ in range(min(len(self._queue), 1 + len(self._failed_on))):
+            if self._failed_on.get(self._queue[0], self) != worker:
+                break
+            self._queue.rotate(-1)
+        return self._queue.popleft()
+
+    def _straggler(self, now: float) -> int | None:
+        since = self.limits.straggling * median(self._durations) if self._durations else self.limits.patience
+        late = [
+            (start, shard)
+            for shard, start in self._busy.values()
+            if now - start >= since and self._wanted(shard) and len(self._on[shard]) < self.limits.copies
+        ]
+        return min(late)[1] if late else None
+
+    def _wanted(self, shard: int) -> bool:
+        return shard in self._left and shard not in self.given_up
+
+    def finished(self, worker: Worker, now: float) -> int | None:
+        """Return the shard that the worker finished, to be kept, or None if another had finished it before."""
+        shard, start = self._release(worker)
+        self._durations.append(now - start)
+        self._longest = max(self._longest, now - start)
+        if shard not in self._left:
+            return None
+        self._left.discard(shard)
+        self.given_up.pop(shard, None)
+        for record in (self._tries, self._failed_on):
+            record.pop(shard, None)
+        return shard
+
+    def failed(self, worker: Worker, error: str) -> int:
+        """Return the shard that the worker failed at (or died of); it goes to the end of the queue or is given up."""
+        shard, _ = self._release(worker)
+        if shard not in self._left:
+            return shard
+        self._tries[shard] = self._tries.get(shard, 0) + 1
+        self._failed_on[shard] = worker
+        if self._tries[shard] >= self.limits.tries:
+            self.given_up[shard] = error
+        elif not self._on[shard]:
+            self._queue.append(shard)
+        return shard
+
+    def forgive(self, shard: int) -> None:
+        """Take back one failure of a shard: what failed was its worker's node."""
+        if shard in self._left and self._tries.get(shard, 0):
+            self._tries[shard] -= 1
+            if self.given_up.pop(shard, None) is not None and not self._on[shard]:
+                self._queue.append(shard)
+
+    def stuck(self, now: float) -> list[Worker]:
+        """Return the workers that have been silent for so long that they should be replaced."""
+        if not self._durations:
+            return []
+        bound = max(self.limits.patience, self.limits.stuck * self._longest)
+        return [worker for worker, (_, start) in self._busy.items() if now - start > bound]
+
+    def _release(self, worker: Worker) -> tuple[int, float]:
+        shard, start = self._busy.pop(worker)
+        self._on[shard].discard(worker)
+        if not self._on[shard] and shard not in self._left:
+            del self._on[shard]
+        return shard, start

@@ -1,0 +1,59 @@
+"""What a plan says agrees with what sampling then does."""
+
+import importlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import small_recipe
+
+from rrise import stages
+from rrise.stages import build
+from rrise.stages.plan import Probe
+from rrise.targets.settings import ExecutionConfig
+
+module = importlib.import_module("rrise.stages.plan")  # the package has a function of that name
+LOCAL = ExecutionConfig(threads=1)
+
+
+def test_a_plan_measures_and_writes_nothing(finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "PROBE_SECONDS", 0.2)
+    run = finished[0]
+    recipe = small_recipe(run)
+    splits = stages.load_splits(recipe.data)
+    where = (run / "classifier", tmp_path / "new")
+    said = stages.plan(splits, "train", recipe.sample, LOCAL, *where, stream=0)
+    assert said.startswith("evaluations   30,000 (300 images, n = 100), 30,000 of them still to do")
+    assert int(re.search(r": ([\d,]+) a second", said)[1].replace(",", "")) > 100
+    # (300 + 150) images x 100 draws, against 100 + 100 draws less the one pass of a surrogate
+    assert "break-even    after 227 certificates" in said
+    assert list(tmp_path.iterdir()) == []
+    done = stages.plan(splits, "train", recipe.sample, LOCAL, run / "classifier", run / "counts/train", stream=0)
+    assert "30,000 (300 images, n = 100), 0 of them still to do" in done
+    with pytest.raises(ValueError, match="was sampled with n=100, not n=50"):
+        stages.plan(
+            splits, "train", replace(recipe.sample, n=50), LOCAL, run / "classifier", run / "counts/train", stream=0
+        )
+    with pytest.raises(ValueError, match="first_n: expected 0"):
+        stages.plan(splits, "test", replace(recipe.sample, first_n=10), LOCAL, *where, stream=0)
+
+
+def test_a_plan_for_ray_scales_from_one_worker(
+    finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe(finished[0])
+    splits = stages.load_splits(recipe.data)
+    images = splits.train
+    manifest = build.manifest_of(images, recipe.sample, finished[0] / "classifier", stream=0)
+    found = Probe(images=10, evaluations=1000, seconds=10.0, bytes=2_000)
+    lines = module._lines(splits, images, recipe.sample, ExecutionConfig("ray"), manifest, found, manifest.shards)
+    times = [line for line in lines if line.startswith("time")]
+    assert [line.split(": ")[1].split(" (")[0] for line in times] == [
+        "5 min, 0.0833 worker-hours",
+        "38 s, 0.0833 worker-hours",
+        "5 s, 0.0833 worker-hours",
+        "1 s, 0.0833 worker-hours",
+    ]
+    assert "a shard       100.0 s; 5 to 60 s is good: --shard-size 20 would take 20 s" in lines
+    assert any(line.startswith("counts        about 59 kB in 3 shards") for line in lines)
