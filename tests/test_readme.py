@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command.chmod(0o755)
     path = os.pathsep.join([str(command.parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    (script,) = blocks("sh")
+    script = "\n".join(blocks("sh"))
     done = subprocess.run(["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (folder / "stdout").write_text(done.stdout)
@@ -40,6 +40,8 @@ def test_every_verb_is_shown_and_runs(place: Path) -> None:
     assert "What it does not say" in said
     assert "hand/evaluation/examples/0-" in said
     assert (place / "hand/evaluation/report.html").is_file()
+    assert "break-even    after" in said
+    assert "900 images × 500 draws in hand/counts/more (9 of 9 shards sampled now)" in said
 
 
 def test_the_embedding_example_runs(place: Path) -> None:
