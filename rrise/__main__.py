@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
             description=summary,
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         added.set_defaults(do=do)
         added.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
