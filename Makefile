@@ -34,6 +34,7 @@ bench: $(STAMP) ## every speed ratio the README quotes
 	$(BIN)/python benchmarks/kernel.py
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/sampling.py --threads 2 --rounds 5 --only digits-mixer --neighbour
+	$(BIN)/python benchmarks/distributed.py
 	$(BIN)/python benchmarks/certifier.py
 	test ! -d runs/digits/bundles/scaled || $(BIN)/python benchmarks/certifier.py runs/digits/bundles/scaled
 

@@ -43,10 +43,10 @@ NETWORKS = {
         "timm.models.convmixer:ConvMixer",
         {"dim": 48, "depth": 4, "kernel_size": 3, "patch_size": 2},
         (8, 8, 1),
-        SampleConfig(n=1000, shard_size=20),
-        600,
+        SampleConfig(n=1000, shard_size=50),
+        1500,
     ),
-    "cifar-resnet18": ("resnet18", {}, (32, 32, 3), SampleConfig(n=250, shard_size=2), 120),
+    "cifar-resnet18": ("resnet18", {}, (32, 32, 3), SampleConfig(n=250, shard_size=10), 240),
 }
 
 

@@ -78,7 +78,7 @@ def plan(
 def probe(spec: WorkerSpec) -> Probe:
     """Count images, one after the other pass, for a few seconds; called on a worker."""
     from rrise.targets.counts import CountTable
-    from rrise.targets.sampling import available_cores, sample_counts
+    from rrise.targets.sampling import available_cores
     from rrise.targets.shards import encode_shard
 
     evaluator, facts = spec(), spec.manifest
@@ -87,20 +87,7 @@ def probe(spec: WorkerSpec) -> Probe:
 
     def count(rows: np.ndarray) -> CountTable:
         part = evaluator.images.take(rows)
-        counts = sample_counts(
-            evaluator.classifier,
-            part.images,
-            part.ids,
-            sigma=facts.sigma,
-            n=facts.n,
-            seed=facts.seed,
-            sampler=facts.sampler,
-            stream=facts.stream,
-            batch_size=facts.batch,
-            device=spec.device,
-            threads=spec.threads,
-            budget=facts.budget,
-        )
+        counts = evaluator.counts_of(part)
         return CountTable(part.ids, part.labels, counts.sum(axis=1, dtype=np.int64), counts.astype(np.int32))
 
     table = count(order[:at_once])  # warms up: allocations, a compiled classifier

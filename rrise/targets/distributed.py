@@ -195,16 +195,18 @@ class _Run:
     def until_over(self) -> None:
         while not self.scheduler.over:
             self._look()
-            now = time.monotonic()
             for worker in self.pool.workers:
-                if worker.node and not self.scheduler.busy(worker):
-                    shard = self.scheduler.next(worker, now)
-                    if shard is not None:
-                        self.pool.count(worker, shard)
+                self._assign(worker)
             done, _ = ray.wait(list(self.pool.calls), num_returns=1, timeout=POLL)
             for reference in done:
                 worker, counting = self.pool.calls.pop(reference)
                 (self._counted if counting else self._opened)(worker, reference)
+
+    def _assign(self, worker: _Worker) -> None:
+        if worker.node and not self.scheduler.busy(worker):
+            shard = self.scheduler.next(worker, time.monotonic())
+            if shard is not None:
+                self.pool.count(worker, shard)
 
     def _look(self) -> None:
         """Look at the cluster, at most every POLL seconds: lost nodes, room for more workers, silent workers."""
@@ -267,6 +269,7 @@ class _Run:
             self._failed(worker, error)
             return
         shard = self.scheduler.finished(worker, time.monotonic())
+        self._assign(worker)  # first, so that it need not wait for the disk
         if shard is not None:
             self.store.write(shard, shard_table(self.images, self.store.manifest, shard, counts))
             self.live.finished(shard, int(counts.sum()), worker=worker.number, node=worker.node[:8])

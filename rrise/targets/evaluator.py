@@ -57,7 +57,11 @@ class ShardEvaluator:
             raise ValueError(f"device: expected {facts.device!r} as in the store's manifest, got {self.device!r}.")
 
     def counts(self, shard: int) -> npt.NDArray[np.uint32]:
-        """Return the class counts of a shard's images: uint32[B, K].
+        """Return the class counts of a shard's images: uint32[B, K]; as :meth:`counts_of`."""
+        return self.counts_of(images_of(self.images, self.manifest, shard))
+
+    def counts_of(self, part: ImageSet) -> npt.NDArray[np.uint32]:
+        """Return the class counts of some images, sampled as the manifest says: uint32[B, K].
 
         Raises
         ------
@@ -65,7 +69,6 @@ class ShardEvaluator:
             If the classifier gives something else than finite logits, K an image.
         """
         facts = self.manifest
-        part = images_of(self.images, facts, shard)
         return sample_counts(
             self.classifier,
             part.images,
