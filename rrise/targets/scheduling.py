@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import median
 from typing import Generic, TypeVar
 
@@ -33,6 +34,9 @@ class Limits:
         A worker that takes this many times the longest shard, and more than ``patience``, is taken for stuck.
     patience : float
         Seconds; also the time after which a shard is copied while none has finished yet.
+    faults : int
+        Failures in a row, of whatever shards, after which a worker pauses for ``patience`` while others work (twice
+        that after the next failure, and so on): the fault may be the worker's.
     """
 
     tries: int = 3
@@ -41,10 +45,11 @@ class Limits:
     straggling: float = 1.5
     stuck: float = 10.0
     patience: float = 60.0
+    faults: int = 3
 
 
 class Scheduler(Generic[Worker]):
-    """The state of one run; workers are any hashable objects, and times are seconds from any start.
+    """The state of one run; workers are any hashable objects, and times are seconds that never go back.
 
     Parameters
     ----------
@@ -57,11 +62,14 @@ class Scheduler(Generic[Worker]):
         self.limits = limits or Limits()
         self._queue = deque(shards)
         self._left = set(self._queue)
-        self._busy: dict[Worker, tuple[int, float]] = {}
+        self._busy: dict[Worker, tuple[int, float]] = {}  # shard, its start; the oldest first
         self._on: dict[int, set[Worker]] = {}
         self._tries: dict[int, int] = {}
-        self._failed_on: dict[int, Worker] = {}
+        self._failed_on: dict[int, set[Worker]] = {}
+        self._faults: dict[Worker, int] = {}  # in a row
+        self._pauses: dict[Worker, float] = {}  # until when
         self._durations: deque[float] = deque(maxlen=100)
+        self._median: float | None = None  # of the durations, once asked for
         self._longest = 0.0
         self.given_up: dict[int, str] = {}
         """Shards that failed too often, with their last error."""
@@ -82,63 +90,83 @@ class Scheduler(Generic[Worker]):
 
     def next(self, worker: Worker, now: float) -> int | None:
         """Return the shard that this idle worker should evaluate: from the queue, a straggler's copy, or None."""
-        shard = self._queued(worker) if self._queue else self._straggler(now)
+        if self._busy and now < self._pauses.get(worker, now):
+            return None
+        shard = self._queued(worker)
+        if shard is None:
+            shard = self._straggler(worker, now)
         if shard is not None:
             self._busy[worker] = (shard, now)
             self._on.setdefault(shard, set()).add(worker)
         return shard
 
-    def _queued(self, worker: Worker) -> int:
-        # A shard that failed goes to another worker if it can: the fault may be the worker's.
+    def _queued(self, worker: Worker) -> int | None:
+        # A shard that failed goes to another worker, if one can be expected: the fault may be the worker's.
         for _ in range(min(len(self._queue), 1 + len(self._failed_on))):
-            if self._failed_on.get(self._queue[0], self) != worker:
-                break
+            if worker not in self._failed_on.get(self._queue[0], ()):
+                return self._queue.popleft()
             self._queue.rotate(-1)
-        return self._queue.popleft()
+        return self._queue.popleft() if self._queue and not self._busy else None
 
-    def _straggler(self, now: float) -> int | None:
-        since = self.limits.straggling * median(self._durations) if self._durations else self.limits.patience
-        late = [
-            (start, shard)
-            for shard, start in self._busy.values()
-            if now - start >= since and self._wanted(shard) and len(self._on[shard]) < self.limits.copies
-        ]
-        return min(late)[1] if late else None
+    def _straggler(self, worker: Worker, now: float) -> int | None:
+        since = self._late_after()
+        for shard, start in self._busy.values():
+            if now - start < since:
+                break
+            failed_here = worker in self._failed_on.get(shard, ())
+            if shard in self._left and len(self._on[shard]) < self.limits.copies and not failed_here:
+                return shard
+        return None
 
-    def _wanted(self, shard: int) -> bool:
-        return shard in self._left and shard not in self.given_up
+    def _late_after(self) -> float:
+        if not self._durations:
+            return self.limits.patience
+        if self._median is None:
+            self._median = median(self._durations)
+        return self.limits.straggling * self._median
 
     def finished(self, worker: Worker, now: float) -> int | None:
         """Return the shard that the worker finished, to be kept, or None if another had finished it before."""
         shard, start = self._release(worker)
         self._durations.append(now - start)
+        self._median = None
         self._longest = max(self._longest, now - start)
+        for trouble in (self._faults, self._pauses):
+            trouble.pop(worker, None)
         if shard not in self._left:
             return None
         self._left.discard(shard)
-        self.given_up.pop(shard, None)
         for record in (self._tries, self._failed_on):
             record.pop(shard, None)
         return shard
 
     def failed(self, worker: Worker, error: str) -> int:
-        """Return the shard that the worker failed at (or died of); it goes to the end of the queue or is given up."""
-        shard, _ = self._release(worker)
+        """Return the shard that the worker failed at (or died of).
+
+        It goes to the end of the queue, or is given up, unless another worker is still at it.
+        """
+        shard, start = self._release(worker)
+        self._faults[worker] = self._faults.get(worker, 0) + 1
+        if (over := self._faults[worker] - self.limits.faults) >= 0:
+            self._pauses[worker] = start + (1 + over) * self.limits.patience
         if shard not in self._left:
             return shard
         self._tries[shard] = self._tries.get(shard, 0) + 1
-        self._failed_on[shard] = worker
+        self._failed_on.setdefault(shard, set()).add(worker)
+        if self._on[shard]:
+            return shard
         if self._tries[shard] >= self.limits.tries:
             self.given_up[shard] = error
-        elif not self._on[shard]:
+        else:
             self._queue.append(shard)
         return shard
 
     def forgive(self, shard: int) -> None:
         """Take back one failure of a shard: what failed was its worker's node."""
-        if shard in self._left and self._tries.get(shard, 0):
+        if self._tries.get(shard, 0):  # none once it has finished
             self._tries[shard] -= 1
-            if self.given_up.pop(shard, None) is not None and not self._on[shard]:
+            if shard in self.given_up and self._tries[shard] < self.limits.tries:
+                del self.given_up[shard]
                 self._queue.append(shard)
 
     def stuck(self, now: float) -> list[Worker]:
@@ -146,7 +174,7 @@ class Scheduler(Generic[Worker]):
         if not self._durations:
             return []
         bound = max(self.limits.patience, self.limits.stuck * self._longest)
-        return [worker for worker, (_, start) in self._busy.items() if now - start > bound]
+        return list(takewhile(lambda worker: now - self._busy[worker][1] > bound, self._busy))
 
     def _release(self, worker: Worker) -> tuple[int, float]:
         shard, start = self._busy.pop(worker)
