@@ -9,8 +9,8 @@ replace it by what `rrise sample --plan` measures. Assumed besides: a shard take
 (sigma 0.05); one in a hundred takes 5 times as long; one worker in fifty is half as fast throughout; a worker dies
 every 200 hours and is back after 60 s; a node of 8 workers is lost every 500 hours and replaced after 600 s; the
 driver writes one shard after the other in --write-ms. Printed: hours if nothing went wrong, simulated hours (median
-and worst of the seeds), GPU hours, the share of evaluations that were computed and not kept, and the same hours
-without copies of stragglers.
+and worst of the seeds), GPU hours, the share of evaluations that were computed and not kept, and the median
+hours without copies of stragglers.
 """
 
 from __future__ import annotations
@@ -156,13 +156,14 @@ def main() -> None:
         world = World(write=arguments.write_ms / 1000)
         for workers in arguments.workers:
             found = [simulate(shards, each, workers, world, seed) for seed in range(arguments.seeds)]
-            alone = simulate(shards, each, workers, world, 0, Limits(copies=1))
+            alone = [simulate(shards, each, workers, world, seed, Limits(copies=1)) for seed in range(arguments.seeds)]
+            without = statistics.median(outcome.seconds for outcome in alone) / 3600
             hours = [outcome.seconds / 3600 for outcome in found]
             lost = statistics.median(1 - outcome.kept / outcome.worked for outcome in found)
             print(
                 f"{each:>6.0f}s {shards:>9,} {workers:>5} {shards * each / workers / 3600:>9,.2f} "
                 f"{statistics.median(hours):>9,.2f} {max(hours):>9,.2f} {statistics.median(hours) * workers:>10,.0f} "
-                f"{lost:>9.2%} {alone.seconds / 3600:>9,.2f}",
+                f"{lost:>9.2%} {without:>9,.2f}",
                 flush=True,
             )
 
