@@ -214,7 +214,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
     def facts(*tables: str, sample: SampleConfig | None = None, **inputs: object) -> dict[str, object]:
         found: dict[str, object] = {}
         for table in tables:
-            config = sample or getattr(recipe, table)
+            config = sample if sample and table == "sample" else getattr(recipe, table)
             found |= {f"{table}.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
         for name, value in inputs.items():
             found[name] = tree_sha256(value) if isinstance(value, Path) else value

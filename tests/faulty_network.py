@@ -16,6 +16,7 @@ class Faulty(nn.Module):
         if "RRISE_NODE" in os.environ and (Path(os.environ["RRISE_FAULTS"]) / "unopenable").exists():
             raise ImportError("a library that only the driver has")
         self.slow = slow
+        self.broken = False
         self.linear = nn.Linear(in_chans * side * side, num_classes)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -28,8 +29,13 @@ class Faulty(nn.Module):
                 raise ValueError("this image cannot be evaluated")
             if (faults / "hog").exists():
                 self.hog = [torch.ones(25_000_000) for _ in range(1000) if not time.sleep(0.05)]
+            if (faults / "break").exists():
+                (faults / "break").unlink()
+                self.broken = True
             if (faults / "die").exists():
                 os._exit(7)
             if (faults / "hang").exists():
                 time.sleep(600)
+        if self.broken:
+            raise RuntimeError("broken for good, as after an error of CUDA")
         return self.linear(pixels.flatten(1))

@@ -55,6 +55,25 @@ def test_the_interpreted_kernel_is_the_cpu_s_to_the_bit() -> None:
     assert int(done.stdout) > 100  # pixels whose leading 16 bits do not decide
 
 
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_kernel_compiles_for_gpus_with_the_rounding_that_it_needs(capability: int) -> None:
+    """To machine code, without a GPU; a division that is only nearly right would be div.full."""
+    from triton import compile as compiled
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from rrise.targets.device_noise import BLOCK, _grid_fill
+
+    names = _grid_fill.arg_names
+    kinds = {"pixels": "*u8", "thresholds": "*u64", "out": "*fp32", "STEPS": "constexpr", "BLOCK": "constexpr"}
+    kinds |= dict.fromkeys(("key_low", "key_high", "id_low", "id_high", "first_draw"), "i64")
+    source = ASTSource(_grid_fill, {name: kinds.get(name, "i32") for name in names}, {"STEPS": 11, "BLOCK": BLOCK})
+    found = compiled(source, target=GPUTarget("cuda", capability, 32)).asm
+    assert "div.rn.f32" in found["ptx"]
+    assert "div.full" not in found["ptx"]
+    assert len(found["cubin"]) > 1000
+
+
 def test_wrong_arguments_are_refused() -> None:
     from rrise.targets.device_noise import DeviceGridNoise
 

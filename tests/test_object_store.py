@@ -30,13 +30,15 @@ import pytest
 from pyarrow import fs
 from test_store import IMAGES, classifier, manifest
 
-from rrise.targets import folder as folder_module
+from rrise.targets import copies as copies_module
+from rrise.targets.copies import local_copy
 from rrise.targets.counts import CountTable
 from rrise.targets.evaluator import ShardEvaluator
 from rrise.targets.filling import fill_store
-from rrise.targets.folder import Folder, local_copy, shown, within
+from rrise.targets.folder import Folder
 from rrise.targets.manifest import Manifest
 from rrise.targets.store import CountStore
+from rrise.targets.uris import shown, within
 
 pytestmark = pytest.mark.skipif(
     find_spec("moto") is None or find_spec("flask") is None, reason="needs the test server of moto[server]"
@@ -520,15 +522,15 @@ def test_a_copy_that_is_there_is_kept(server, bucket, tmp_path):
 
 def test_of_two_copies_at_once_one_is_kept(server, bucket, tmp_path, monkeypatch):
     content = artifact(server, bucket)
-    real, uri = folder_module._take_name, server.uri(f"{bucket}/made/classifier")
+    real, uri = copies_module._take_name, server.uri(f"{bucket}/made/classifier")
 
     def later(whole: Path, target: Path) -> None:
-        monkeypatch.setattr(folder_module, "_take_name", real)
+        monkeypatch.setattr(copies_module, "_take_name", real)
         local_copy(uri, tmp_path)
         (tmp_path / "classifier" / "first").touch()
         real(whole, target)
 
-    monkeypatch.setattr(folder_module, "_take_name", later)
+    monkeypatch.setattr(copies_module, "_take_name", later)
     assert files_in(local_copy(uri, tmp_path)) == {**content, "first": b""}
     assert [path.name for path in tmp_path.iterdir()] == ["classifier"]
 
@@ -562,7 +564,7 @@ def test_a_killed_copy_is_not_taken_for_a_whole_one(server, bucket, tmp_path, na
     script = """
         import sys
         from pathlib import Path
-        from rrise.targets.folder import local_copy
+        from rrise.targets.copies import local_copy
         local_copy(sys.argv[1], Path(sys.argv[2]))
     """
     with cable(server, room=16 << 20, stalls=True) as wire:

@@ -11,6 +11,7 @@ from conftest import small_recipe
 from rrise import stages
 from rrise.stages import build
 from rrise.stages.plan import Probe
+from rrise.stages.workers import local_network
 from rrise.targets.settings import ExecutionConfig
 
 module = importlib.import_module("rrise.stages.plan")  # the package has a function of that name
@@ -45,7 +46,7 @@ def test_a_plan_for_ray_scales_from_one_worker(
     recipe = small_recipe(finished[0])
     splits = stages.load_splits(recipe.data)
     images = splits.train
-    manifest = build.manifest_of(images, recipe.sample, finished[0] / "classifier", stream=0)
+    manifest = build.manifest_of(images, recipe.sample, local_network(finished[0] / "classifier"), stream=0)
     found = Probe(images=10, evaluations=1000, seconds=10.0, bytes=2_000)
     lines = module._lines(splits, images, recipe.sample, ExecutionConfig("ray"), manifest, found, manifest.shards)
     times = [line for line in lines if line.startswith("time")]

@@ -46,12 +46,12 @@ def test_speed_and_time_left_are_of_the_recent_shards_after_the_workers_started(
 
 
 def test_without_a_terminal_there_is_a_line_a_minute(clock, capsys):
-    with Progress(10, 0, what="counts") as live:
+    with Progress(10, 0) as live:
         for second in range(1, 10):
             clock[0] = 20.0 * second
             live.finished(second, 100)
     said = capsys.readouterr().err.splitlines()
-    assert [line.partition(",")[0] for line in said] == ["counts: 4/10 shards", "counts: 8/10 shards"]
+    assert [line.partition(",")[0] for line in said] == ["4/10 shards", "8/10 shards"]
     assert "5 evaluations/s, ETA 02:00, 0 failures" in said[0]
 
 

@@ -43,3 +43,25 @@ def test_lost_workers_and_nodes_cost_time_and_no_shard() -> None:
         assert found.finished == 300
         assert 300 * 20.0 / 16 < found.seconds < 3 * 300 * 20.0 / 16
         assert found.worked > found.kept
+
+
+def test_a_dying_worker_loses_half_a_shard_on_average() -> None:
+    world = replace(scale.CALM, worker_life=2000.0, worker_back=30.0)
+    found = [scale.simulate(5000, 20.0, 16, world, seed, Limits(tries=100, copies=1)) for seed in range(5)]
+    lost = sum(one.worked - one.kept for one in found)
+    expected = 5 * (5000 * 20.0 / 2000.0) * 10.0  # deaths while at work, and what each loses
+    assert 0.75 * expected < lost < 1.25 * expected
+
+
+def test_workers_start_late_and_a_seed_names_a_run() -> None:
+    world = replace(scale.CALM, start=100.0)
+    times = [scale.simulate(10, 20.0, 1, world, seed).seconds for seed in (0, 1, 1)]
+    assert times[1] == times[2] != times[0]
+    assert all(0.0 < seconds - 200.0 < 100.0 for seconds in times)
+
+
+def test_made_up_counts_are_counts() -> None:
+    counts = scale.made_up_counts(scale.np.random.default_rng(0), 50, 1000, 30)
+    assert counts.shape == (50, 30)
+    assert (counts.sum(axis=1) == 1000).all()
+    assert (counts.max(axis=1) > 150).all()

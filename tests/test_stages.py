@@ -150,6 +150,23 @@ def test_evaluation_refuses_test_images_that_were_used(recipe: Recipe, splits: S
             )
 
 
+def test_a_precision_other_than_that_of_the_calibration_is_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    for change, field in (({"precision": "bfloat16"}, "precision"), ({"compile": True}, "compile")):
+        with pytest.raises(ValueError, match=rf"sample\.{field}: expected .* as in the calibration counts"):
+            stages.evaluate(
+                splits,
+                recipe.evaluate,
+                replace(recipe.sample, **change),
+                LOCAL,
+                copy / "bundles",
+                copy / "classifier",
+                copy / "counts",
+                copy / "new",
+                progress=False,
+            )
+    assert not (copy / "new").exists()
+
+
 def test_images_of_other_classes_are_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:
     fewer = ImageSet.from_arrays(splits.test.images, splits.test.labels % 4, ("a", "b", "c", "d"))
     with pytest.raises(ValueError, match="expected 4 classes as in the images, got 10"):

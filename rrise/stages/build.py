@@ -101,12 +101,10 @@ def fill_counts(
     return store, len(sampled)
 
 
-def manifest_of(images: ImageSet, config: SampleConfig, classifier: str | Path | Network, *, stream: int) -> Manifest:
+def manifest_of(images: ImageSet, config: SampleConfig, network: Network, *, stream: int) -> Manifest:
     """Return the facts of sampling these images by that classifier; ValueError if its classes are not theirs."""
-    from rrise.stages.workers import local_network
     from rrise.targets.manifest import Manifest
 
-    network = local_network(classifier) if isinstance(classifier, str | Path) else classifier
     if network.spec.num_classes != len(images.classes):
         raise ValueError(
             f"classifier: expected {len(images.classes)} classes as in the images, got {network.spec.num_classes}. "

@@ -142,6 +142,8 @@ def calibrate(
                     "calibration_images_sha256": splits.calibration.sha256,
                     "sampler": facts.sampler,
                     "seed": facts.seed,
+                    "precision": facts.precision,
+                    "compiled": facts.compile,
                     "versions": facts.versions | spec["versions"],
                 },
             )

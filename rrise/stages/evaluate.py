@@ -54,8 +54,9 @@ def evaluate(
     from rrise.evaluation.latency import timing_as_json
     from rrise.evaluation.report import write_report
     from rrise.evaluation.tables import as_json, as_markdown
-    from rrise.targets.folder import within
     from rrise.targets.noise import STREAMS
+    from rrise.targets.store import CountStore
+    from rrise.targets.uris import within
     from rrise.training.artifacts import refuse_existing
     from rrise.training.networks import load_network
 
@@ -74,6 +75,14 @@ def evaluate(
     require_unseen("test", images, used)
     first = next(iter(certifiers.values())).bundle
     base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
+    calibration = CountStore.open(within(str(counts), "calibration")).manifest
+    for name in ("precision", "compile", "device"):
+        run, asked = getattr(calibration, name), getattr(base, name)
+        if run != (asked.partition(":")[0] if name == "device" else asked):
+            raise ValueError(
+                f"sample.{name}: expected {run!r} as in the calibration counts, got {asked!r}. Another one rounds "
+                "otherwise, and is another classifier."
+            )
     latency = _latency(certifiers, network, images, base, config)
     draws = config.draws(base.n)
     stores = {
@@ -139,8 +148,8 @@ def _compare(
     from rrise.calibration.bounds import clopper_pearson
     from rrise.evaluation.baselines import check_streams
     from rrise.evaluation.comparison import CalibrationView, compare
-    from rrise.targets.folder import within
     from rrise.targets.store import CountStore
+    from rrise.targets.uris import within
 
     images = splits.test
     check_streams(*(store.manifest for store in stores.values()))

@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
     from rrise.stages.workers import WorkerSpec
+    from rrise.targets.evaluator import ShardEvaluator
     from rrise.targets.manifest import Manifest
     from rrise.targets.settings import ExecutionConfig, SampleConfig
 
@@ -56,11 +57,12 @@ def plan(
         As :func:`rrise.stages.build.sample`, for what it would refuse.
     """
     from rrise.stages.build import manifest_of, require_fixed
-    from rrise.stages.workers import WorkerSpec
+    from rrise.stages.workers import WorkerSpec, local_network
 
     require_fixed(config, split, stream)
     images: ImageSet = getattr(splits, split)
-    manifest = manifest_of(images, config, classifier, stream=stream)
+    network = local_network(classifier)
+    manifest = manifest_of(images, config, network, stream=stream)
     missing = _missing(manifest, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
     if execution.executor == "ray":
@@ -69,20 +71,23 @@ def plan(
         quieten(execution.address)
         from rrise.targets.distributed import call_on_worker
 
-        found: Probe = call_on_worker(functools.partial(probe, spec), execution, config.device)
+        found: Probe = call_on_worker(functools.partial(_probe_there, spec), execution, config.device)
     else:
-        found = probe(spec)
+        found = probe(spec.evaluator(network, images))
     return "\n".join(_lines(splits, images, config, execution, manifest, found, missing))
 
 
-def probe(spec: WorkerSpec) -> Probe:
-    """Count images, one after the other pass, for a few seconds; called on a worker."""
+def _probe_there(spec: WorkerSpec) -> Probe:
+    return probe(spec())
+
+
+def probe(evaluator: ShardEvaluator) -> Probe:
+    """Count as many images as take a few seconds, and return what that took."""
     from rrise.targets.counts import CountTable
     from rrise.targets.sampling import available_cores
     from rrise.targets.shards import encode_shard
 
-    evaluator, facts = spec(), spec.manifest
-    at_once = max(1, spec.threads or available_cores()) if spec.device.startswith("cpu") else 1
+    at_once = evaluator.threads or available_cores()
     order = np.random.default_rng(0).permutation(len(evaluator.images))
 
     def count(rows: np.ndarray) -> CountTable:
@@ -91,7 +96,7 @@ def probe(spec: WorkerSpec) -> Probe:
         return CountTable(part.ids, part.labels, counts.sum(axis=1, dtype=np.int64), counts.astype(np.int32))
 
     table = count(order[:at_once])  # warms up: allocations, a compiled classifier
-    size, start, spent = at_once, time.perf_counter(), 0.0
+    size, spent = at_once, 0.0
     while spent < PROBE_SECONDS:
         start = time.perf_counter()
         table = count(order[:size])
@@ -99,7 +104,7 @@ def probe(spec: WorkerSpec) -> Probe:
         if size >= len(order):
             break
         size = min(len(order), max(size + at_once, int(size * min(10.0, 1.2 * PROBE_SECONDS / max(spent, 1e-3)))))
-    return Probe(len(table), int(table.n.sum()), spent, encode_shard(table, 0, facts).size)
+    return Probe(len(table), int(table.n.sum()), spent, encode_shard(table, 0, evaluator.manifest).size)
 
 
 def _lines(

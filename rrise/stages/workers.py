@@ -105,7 +105,7 @@ def local_network(classifier: str | Path) -> Network:
 
     if "://" not in str(classifier):
         return load_network(classifier)
-    from rrise.targets.folder import local_copy
+    from rrise.targets.copies import local_copy
 
     with tempfile.TemporaryDirectory(prefix="rrise-") as room:
         return load_network(local_copy(str(classifier), Path(room) / "classifier"))

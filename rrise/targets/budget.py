@@ -5,8 +5,8 @@ reference counts never stop early.
 
 The rule looks at the counts after first, 2·first, 4·first, ... draws and stops once there are 2n·√(p(1 − p)) of them, p
 the share of the class for which that is most: n where a class has half of the draws, n/5 where one has 99%. Draws in
-proportion to the standard deviation of one draw make the summed variance of the targets least for the draws spent
-(Neyman 1934, stratified sampling).
+proportion to the standard deviation of one draw make the summed variance of two-class targets least for the draws spent
+(Neyman 1934, stratified sampling); with more classes the most uncertain one speaks for all.
 
 Whether draw t+1 is made depends on draws 1..t alone, so the number of draws τ is a stopping time, and E[counts] =
 p E[τ] (Wald's identity): a loss in which every *draw* weighs the same keeps p as its exact, unbiased optimum whatever

@@ -1,7 +1,7 @@
 """Filling a store over Ray: actors count shards, this process hands them out and is the only one that writes.
 
-With ``ray_session``, the only file that imports Ray. It adds no arithmetic: an actor calls the same
-:class:`ShardEvaluator` as a run in one process, so counts are the same to the bit. Workers may come, die, hang and come
+With ``actors`` and ``ray_session``, the only files that import Ray. They add no arithmetic: an actor calls the same
+``ShardEvaluator`` as a run in one process, so counts are the same to the bit. Workers may come, die, hang and come
 back at any time.
 """
 
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import ray
 import ray.exceptions
 
-from rrise.targets.evaluator import ShardEvaluator, shard_table
+from rrise.targets.actors import Pool, ShardActor, Worker
+from rrise.targets.evaluator import shard_table
 from rrise.targets.progress import Progress
 from rrise.targets.ray_session import capacity, dead_nodes, session
 from rrise.targets.scheduling import Limits, Scheduler
@@ -24,12 +25,8 @@ from rrise.targets.settings import ExecutionConfig
 from rrise.targets.store import CountStore
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from rrise.image_set import ImageSet
-
-    Opener = Callable[[], ShardEvaluator]
+    from rrise.targets.actors import Opener
 
 Result = TypeVar("Result")
 POLL = 1.0
@@ -37,67 +34,13 @@ POLL = 1.0
 WAITING = 10.0
 """Seconds without any worker after which it is said what is waited for."""
 OPENINGS = 3
-"""Times that a worker may fail to open classifier and images before it is dropped."""
+"""Times in a row that a worker may fail to open classifier and images before it is dropped."""
+RAISED = 3
+"""Shards in a row that a worker may fail at before it is restarted: some errors stay in a process, those of CUDA do."""
 WORKER_DIED = (
     "the worker's process ended at it: it crashed, was killed, or Ray stopped it because its node ran out of memory "
     "(a smaller --batch-size or fewer workers a node need less)"
 )
-
-
-class ShardActor:
-    """An actor: opens the classifier and the images once, then counts whichever shard it is asked for."""
-
-    def __init__(self, opener: Opener) -> None:
-        self._opener = opener
-        self._evaluator: ShardEvaluator | None = None
-
-    def ready(self) -> str:
-        """Open what is needed, if that is not done, and return the id of the node."""
-        if self._evaluator is None:
-            self._evaluator = self._opener()
-        return str(ray.get_runtime_context().get_node_id())
-
-    def counts(self, shard: int) -> npt.NDArray[np.uint32]:
-        """Return the class counts of a shard: uint32[B, K]."""
-        if self._evaluator is None:  # restarted between ready() and now
-            self._evaluator = self._opener()
-        return self._evaluator.counts(shard)
-
-
-@dataclass(eq=False)
-class _Worker:
-    """An actor as the driver sees it: ``node`` is empty until it is ready, ``openings`` are failed ones."""
-
-    number: int
-    actor: Any
-    node: str = ""
-    openings: int = 0
-
-
-@dataclass(eq=False)
-class _Pool:
-    """Actors, and the calls that they have not answered."""
-
-    create: Callable[[], Any]
-    workers: list[_Worker] = field(default_factory=list)
-    calls: dict[Any, tuple[_Worker, bool]] = field(default_factory=dict)  # reference -> worker, whether it counts
-
-    def grow(self, size: int) -> None:
-        while len(self.workers) < size:
-            worker = _Worker(len(self.workers), self.create())
-            self.workers.append(worker)
-            self.open(worker)
-
-    def open(self, worker: _Worker) -> None:
-        # Retried by Ray for as long as it takes, on any node: this is how a dead worker comes back.
-        worker.node = ""
-        self.calls[worker.actor.ready.options(max_task_retries=-1).remote()] = worker, False
-
-    def count(self, worker: _Worker, shard: int) -> None:
-        self.calls[worker.actor.counts.options(max_task_retries=0).remote(shard)] = worker, True
-
-    def ready(self) -> int:
-        return sum(bool(worker.node) for worker in self.workers)
 
 
 def fill_store_over_ray(
@@ -142,13 +85,13 @@ def fill_store_over_ray(
     if not missing:
         return []
     cpus, gpus = execution.cpus_per_worker, execution.gpus(device)
-    scheduler: Scheduler[_Worker] = Scheduler(missing, Limits(patience=execution.patience))
+    scheduler: Scheduler[Worker] = Scheduler(missing, Limits(patience=execution.patience))
     with (
         Progress(store.shards, store.shards - len(missing), log=log, shown=progress) as live,
         session(execution.address, lambda text: live.note(text, aloud=False)),
     ):
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=-1)(ShardActor)
-        run = _Run(store, images, execution, scheduler, _Pool(lambda: actor.remote(opener)), live, (cpus, gpus))
+        run = _Run(store, images, execution, scheduler, Pool(lambda: actor.remote(opener)), live, (cpus, gpus))
         try:
             run.until_over()
         finally:
@@ -182,8 +125,8 @@ class _Run:
     store: CountStore
     images: ImageSet
     execution: ExecutionConfig
-    scheduler: Scheduler[_Worker]
-    pool: _Pool
+    scheduler: Scheduler[Worker]
+    pool: Pool
     live: Progress
     needs: tuple[float, float]
     suspects: list[tuple[int, str]] = field(default_factory=list)  # shards that failed, with their worker's node
@@ -202,7 +145,7 @@ class _Run:
                 worker, counting = self.pool.calls.pop(reference)
                 (self._counted if counting else self._opened)(worker, reference)
 
-    def _assign(self, worker: _Worker) -> None:
+    def _assign(self, worker: Worker) -> None:
         if worker.node and not self.scheduler.busy(worker):
             shard = self.scheduler.next(worker, time.monotonic())
             if shard is not None:
@@ -226,8 +169,10 @@ class _Run:
         wanted = self.execution.workers or max(1, capacity(*self.needs))
         self.pool.grow(min(wanted, max(self.scheduler.unfinished, len(self.pool.workers))))
         for worker in self.scheduler.stuck(now):
-            self.live.note(f"worker {worker.number} has been silent for too long; it is replaced")
-            ray.kill(worker.actor, no_restart=False)
+            if not worker.ending:
+                self.live.note(f"worker {worker.number} has been silent for too long; it is replaced")
+                worker.ending = True
+                ray.kill(worker.actor, no_restart=False)  # its call then fails, and it is opened again
         if self.pool.ready():
             self.idle_since = now
         elif now - self.idle_since > WAITING:
@@ -236,53 +181,61 @@ class _Run:
 
     def _waiting(self) -> str:
         cpus, gpus = self.needs
-        has = ray.cluster_resources()
-        need = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
-        found = f"{has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU"
+        has, free = ray.cluster_resources(), ray.available_resources()
+        names = ("CPU", "GPU") if gpus else ("CPU",)
+        need = " and ".join(f"{number:g} {name}" for number, name in zip((cpus, gpus), names, strict=False))
+        found = " and ".join(f"{has.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in names)
         return (
-            f"waiting for resources: each of {len(self.pool.workers)} workers needs {need}; the cluster has {found} in "
-            "all, none free. Add nodes, ask for less (--cpus-per-worker, --gpus-per-worker), or stop with Ctrl-C."
+            f"waiting for a first worker to start or to get resources: each of {len(self.pool.workers)} needs {need}; "
+            f"the cluster has {found}. If it lacks them add nodes, or ask for less (--cpus-per-worker, "
+            "--gpus-per-worker)."
         )
 
-    def _opened(self, worker: _Worker, reference: Any) -> None:
+    def _opened(self, worker: Worker, reference: Any) -> None:
         try:
-            worker.node = ray.get(reference)
+            worker.node, worker.openings = ray.get(reference), 0
         except ray.exceptions.RayError as error:
             worker.openings += 1
             self.last_error = _reason(error)
             self.live.failed(self.last_error, worker=worker.number)
             if worker.openings < OPENINGS:
-                ray.kill(worker.actor, no_restart=False)
-                self.pool.open(worker)
+                self.pool.restart(worker)
             elif all(other.openings >= OPENINGS for other in self.pool.workers):
                 raise RuntimeError(
                     f"workers: none of {len(self.pool.workers)} could start: {self.last_error}"
                 ) from None
             else:
                 self.live.note(f"worker {worker.number} is left out, it cannot start: {self.last_error}")
+                ray.kill(worker.actor)  # its resources are free for another
         self.live.workers(self.pool.ready(), len(self.pool.workers))
 
-    def _counted(self, worker: _Worker, reference: Any) -> None:
+    def _counted(self, worker: Worker, reference: Any) -> None:
         try:
             counts = ray.get(reference)
         except ray.exceptions.RayError as error:
             self._failed(worker, error)
             return
+        worker.raised = 0
         shard = self.scheduler.finished(worker, time.monotonic())
         self._assign(worker)  # first, so that it need not wait for the disk
         if shard is not None:
             self.store.write(shard, shard_table(self.images, self.store.manifest, shard, counts))
             self.live.finished(shard, int(counts.sum()), worker=worker.number, node=worker.node[:8])
 
-    def _failed(self, worker: _Worker, error: ray.exceptions.RayError) -> None:
+    def _failed(self, worker: Worker, error: ray.exceptions.RayError) -> None:
         raised = isinstance(error, ray.exceptions.RayTaskError)  # else the worker died
         text, node = _reason(error) if raised else WORKER_DIED, worker.node
         shard = self.scheduler.failed(worker, text)
         self.live.failed(text, shard=shard, worker=worker.number, node=node[:8], ray=type(error).__name__)
         if raised:
-            return
-        self.suspects.append((shard, node))
-        self.pool.open(worker)
+            worker.raised += 1
+            if worker.raised < RAISED:
+                return
+            self.live.note(f"worker {worker.number} has failed {RAISED} times in a row; it is restarted")
+            self.pool.restart(worker)
+        else:
+            self.suspects.append((shard, node))
+            self.pool.open(worker)
         self.live.workers(self.pool.ready(), len(self.pool.workers))
 
     def close(self) -> None:
@@ -301,7 +254,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(cause).__name__}: {text[:500]}"
 
 
-def _account(scheduler: Scheduler[_Worker], store: CountStore, missing: int) -> str:
+def _account(scheduler: Scheduler[Worker], store: CountStore, missing: int) -> str:
     lost = sorted(scheduler.given_up)
     names = ", ".join(map(str, lost[:10])) + (f" and {len(lost) - 10} more" if len(lost) > 10 else "")
     left = scheduler.unfinished - len(lost)

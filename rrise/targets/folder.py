@@ -6,20 +6,17 @@ import copy
 import errno
 import io
 import os
-import re
-import secrets
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 import pyarrow as pa
 from pyarrow import fs
 
-_CHUNK = 1 << 24
+from rrise.targets.uris import shown, without_secrets
+
 _ADVICE = "Check address, bucket, credentials and network, then run again."
 
 
@@ -66,7 +63,7 @@ class Folder:
         try:
             files, path = fs.FileSystem.from_uri(uri)
         except (pa.ArrowException, OSError) as error:
-            reason = _without_secrets(_reason(error), uri)  # pyarrow quotes what it cannot read: no `from error` either
+            reason = without_secrets(_reason(error), uri)  # pyarrow quotes what it cannot read: no `from error` either
             if isinstance(error, OSError):
                 raise OSError(error.errno or errno.EIO, f"{shown(uri)} was not opened ({reason}). {_ADVICE}") from None
             text = f"uri: expected a folder or a URI of pyarrow.fs, got {shown(uri)!r} ({reason})."
@@ -89,7 +86,7 @@ class Folder:
             bucket = self.path.partition("/")[0]
             lost = not found and self._on_s3 and self.files.get_file_info(bucket).type == fs.FileType.NotFound
         except OSError as error:
-            raise self._failure(error, self.uri, "listed") from error
+            raise self.failure(error, self.uri, "listed") from error
         if lost:
             text = f"{self.uri}: there is no bucket {bucket!r}. Create it, or correct the URI."
             raise FileNotFoundError(errno.ENOENT, text)
@@ -103,7 +100,7 @@ class Folder:
         try:
             return _RemoteFile(self.files.open_input_file(path), self, name)
         except OSError as error:
-            raise self._failure(error, f"{self.uri}/{name}", "read") from error
+            raise self.failure(error, f"{self.uri}/{name}", "read") from error
 
     def publish(self, name: str, content: Any) -> None:
         """Make a file of these bytes (or pyarrow.Buffer): complete and on disk after this, absent if this raises.
@@ -123,7 +120,7 @@ class Folder:
                 thread.submit(int).result()  # it runs now: of one that is interrupted at its start, no end is awaited
                 thread.submit(self._put, f"{self.path}/{name}", content).result()
         except OSError as error:
-            raise self._failure(error, f"{self.uri}/{name}", "written") from error
+            raise self.failure(error, f"{self.uri}/{name}", "written") from error
 
     def _put(self, path: str, content: Any) -> None:
         if not self._on_s3:  # which has no folders; marks of them would need rights outside this one
@@ -147,7 +144,8 @@ class Folder:
     def _on_s3(self) -> bool:
         return bool(self.files.type_name == "s3")
 
-    def _failure(self, error: OSError, where: str, what: str) -> OSError:
+    def failure(self, error: OSError, where: str, what: str) -> OSError:
+        """Return the error as it is told: where, what was not done, why, and what to do."""
         text = f"{where} was not {what} ({_reason(error)})."
         if what == "written":
             text += " Files finished before are kept."
@@ -178,108 +176,11 @@ class _RemoteFile(io.RawIOBase):
         try:
             return bytes(self._file.read(None if size is None or size < 0 else size))
         except OSError as error:
-            raise self._folder._failure(error, self._where, "read") from error
+            raise self._folder.failure(error, self._where, "read") from error
 
     def close(self) -> None:
         self._file.close()
         super().close()
-
-
-def local_copy(uri: str, into: Path) -> Path:
-    """Return ``into/NAME``, a copy of the file, or folder of files, at a path or URI that ends in NAME.
-
-    It has that name once it is complete and on disk, so that a copy that was killed is never taken for one; any number
-    of processes may make it at once. A file or folder that has the name already is returned as it is, older or not:
-    compare its sha256, or give an empty ``into``.
-
-    Parameters
-    ----------
-    uri : str
-        As for :meth:`Folder.at`.
-    into : Path
-        Local folder; made if there is none.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at the URI, or a folder without files.
-    ValueError
-        If the URI has no name, or its folder holds folders.
-    OSError
-        If it cannot be read, or ``into`` cannot be written.
-    """
-    source = Folder.at(uri)
-    name = PurePosixPath(source.path).name
-    if name in ("", ".."):
-        raise ValueError(f"uri: expected one that ends in the name of a file or folder, got {source.uri!r}.")
-    target = into / name
-    if target.exists():
-        return target
-    partial = into / f".{name}.{secrets.token_hex(8)}.partial"
-    try:
-        partial.mkdir(parents=True)
-        if found := _copy(source, partial / name):
-            _take_name(partial / name, target)
-    except OSError as error:
-        raise source._failure(error, source.uri, f"copied into {into}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if not found:
-        raise FileNotFoundError(errno.ENOENT, f"{source.uri}: expected a file or a folder of files. Correct the URI.")
-    return target
-
-
-def _copy(source: Folder, target: Path) -> bool:
-    """Copy what is at the source, and return whether there was anything."""
-    if source.files.get_file_info(source.path).type == fs.FileType.File:
-        _copy_file(source.files, source.path, target)
-        return True
-    inside = source.files.get_file_info(fs.FileSelector(source.path, allow_not_found=True))
-    if deeper := [info.base_name for info in inside if info.type != fs.FileType.File]:
-        raise ValueError(f"{source.uri}: expected a folder of files, got one that holds the folder {deeper[0]!r}.")
-    target.mkdir()
-    for info in inside:
-        _copy_file(source.files, info.path, target / info.base_name)
-    _flush(target)
-    return bool(inside)
-
-
-def _copy_file(files: Any, path: str, target: Path) -> None:
-    with files.open_input_file(path) as source, target.open("xb") as stream:  # open_input_stream would decompress .gz
-        shutil.copyfileobj(source, stream, _CHUNK)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _take_name(whole: Path, target: Path) -> None:
-    try:
-        os.rename(whole, target)
-    except OSError:
-        if not target.is_dir():  # else another process was first
-            raise
-    _flush(target.parent)
-
-
-def within(uri: str, name: str) -> str:
-    """Return the URI or path of something in a folder: the name goes before the parameters of a URI."""
-    if "://" not in uri:
-        return f"{uri.rstrip('/')}/{name}"
-    place, mark, parameters = uri.partition("?")
-    return f"{place.rstrip('/')}/{name}{mark}{parameters}"
-
-
-def shown(uri: str) -> str:
-    """Return a URI as it may be printed or logged: without credentials and parameters; a path as it is."""
-    if "://" not in uri:
-        return uri
-    scheme, credentials, place = _parts(uri)
-    return f"{scheme}://{'***@' if credentials else ''}{re.split('[?#]', place, maxsplit=1)[0].rstrip('/')}"
-
-
-def _parts(uri: str) -> tuple[str, str, str]:
-    scheme, _, rest = uri.partition("://")
-    before, _, place = rest.rpartition("@")  # a key that was not escaped may hold a slash
-    return (scheme, before, place) if before and (":" in before or "/" not in before) else (scheme, "", rest)
 
 
 def _less_patient(files: Any) -> Any:
@@ -288,16 +189,6 @@ def _less_patient(files: Any) -> Any:
         return files
     usual = copy.copy(files)  # pyarrow copies all that a Python caller can set, which the tries of a URI are not
     return usual if usual.equals(files) else files
-
-
-def _without_secrets(text: str, uri: str) -> str:
-    _, credentials, place = _parts(uri)
-    parts = {part for part in re.split("[:/@]", credentials) if part}
-    parts |= {value for _, value in parse_qsl(place.partition("?")[2]) if len(value) > 4}
-    text = text.replace(uri, shown(uri))
-    for part in sorted(parts | {unquote(part) for part in parts}, key=len, reverse=True):
-        text = text.replace(part, "***")
-    return text
 
 
 def _reason(error: Exception) -> str:
@@ -320,10 +211,11 @@ def _publish_local(folder: Path, name: str, content: Any) -> None:
             text = f"{folder / name} was not written ({error.strerror}). Files finished before are kept."
             raise OSError(error.errno, text) from error
         raise
-    _flush(folder)
+    flush(folder)
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Put a local folder's names on disk."""
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)  # a new name itself must survive a loss of power

@@ -33,10 +33,10 @@ class Progress:
         Show a line on stderr.
     """
 
-    def __init__(self, total: int, done: int, *, log: Path | None = None, shown: bool = True, what: str = "") -> None:
+    def __init__(self, total: int, done: int, *, log: Path | None = None, shown: bool = True) -> None:
         self.total, self.done = total, done
         self.evaluations = self.failures = 0
-        self._what, self._workers = what, ""
+        self._workers = ""
         self._said = time.monotonic()
         self._marks = deque([(self._said, done, 0)], maxlen=RECENT)  # time, shards done, evaluations
         self._shown = shown
@@ -51,9 +51,7 @@ class Progress:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._log = self._path.open("a", encoding="utf-8")
         hidden = None if self._shown else True  # None: shown on a terminal only
-        self._bar = tqdm(
-            total=self.total, initial=self.done, unit="shard", desc=self._what or None, disable=hidden, smoothing=0.1
-        )
+        self._bar = tqdm(total=self.total, initial=self.done, unit="shard", disable=hidden, smoothing=0.1)
         self._begin()
         self._write("start", {})
         return self
@@ -76,7 +74,7 @@ class Progress:
         self._write("shard", {"shard": shard, **facts})
         if self._shown and self._bar.disable and time.monotonic() - self._said > EVERY:
             self._said = time.monotonic()
-            print(f"{self._what + ': ' if self._what else ''}{self.line()}", file=sys.stderr, flush=True)
+            print(self.line(), file=sys.stderr, flush=True)
 
     def failed(self, text: str, **facts: Any) -> None:
         """Count a failure; the text goes to the log, and the number to the line."""

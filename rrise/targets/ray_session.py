@@ -125,12 +125,10 @@ def capacity(cpus: float, gpus: float) -> int:
     """Return how many workers of that size fit on the living nodes."""
     import ray
 
-    room = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            has = node["Resources"]
-            room += int(min(has.get("CPU", 0) // cpus, has.get("GPU", 0) // gpus if gpus else float("inf")))
-    return room
+    asked = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # Shares such as 0.1 are no exact fractions: a hair more must not cost a worker.
+    return sum(min(int(has.get(name, 0) / share + 1e-6) for name, share in asked.items()) for has in living)
 
 
 def dead_nodes() -> set[str]:

@@ -118,11 +118,11 @@ def sample_counts(
     with bar, _evaluator(target, threads) as evaluate:
         for counts in evaluate(count, range(len(rows))):
             if not found:  # a broken classifier is found at once, without a wait for the device at every image
-                _require_finite(counts[None], names, n)
+                _require_finite(counts[None], names)
             found.append(counts)
             bar.update()
     table = torch.stack(found)
-    _require_finite(table, names, n)
+    _require_finite(table, names)
     return table[:, :-1].cpu().numpy().astype(np.uint32)
 
 
@@ -205,12 +205,13 @@ def _labels(logits: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isfinite(logits).all(1), logits.argmax(1), logits.shape[1])
 
 
-def _require_finite(counts: torch.Tensor, names: npt.NDArray[np.uint64], n: int) -> None:
-    lost = counts[:, -1].cpu().numpy()
+def _require_finite(counts: torch.Tensor, names: npt.NDArray[np.uint64]) -> None:
+    lost, draws = counts[:, -1].cpu().numpy(), counts.sum(1).cpu().numpy()
     if lost.any():
         worst = int(lost.argmax())
         others = np.count_nonzero(lost) - 1
         raise ValueError(
-            f"classifier: expected finite logits, got NaN or inf in {lost[worst]} of {n} draws of image {names[worst]}"
+            f"classifier: expected finite logits, got NaN or inf in {lost[worst]} of {draws[worst]} draws of image "
+            + str(names[worst])
             + (f" and in draws of {others} more images." if others else ".")
         )
