@@ -108,7 +108,7 @@ def test_a_killed_driver_is_resumed_without_computing_anything_twice(cluster, jo
     wait_for(lambda: not actors(), "end of the dead driver's workers")
     ended(job.start(out, *on(cluster)))
     same(out, truth)
-    assert set(finished_shards(out)[-(SHARDS - len(kept)) :]) == set(range(SHARDS)) - kept
+    assert sorted(finished_shards(out)[-(SHARDS - len(kept)) :]) == sorted(set(range(SHARDS)) - kept)
     assert {shard: (out / f"shard-{shard:05d}.parquet").stat().st_mtime_ns for shard in kept} == stamps
     assert job.run(out, *on(cluster))[1].endswith(f"(0 of {SHARDS} shards sampled now)\n")
 
@@ -151,11 +151,12 @@ def test_ctrl_c_stops_with_one_line_and_leaves_no_process(job, truth, tmp_path):
     assert "interrupted. What was finished is kept" in complained
     assert "Traceback" not in complained
     wait_for(lambda: not actors(), "end of the workers", 10)
-    kept = shards(out)
+    kept, told = shards(out), len(finished_shards(out))  # the last shard may be on disk and not in the log yet
     assert 3 <= len(kept) < SHARDS
+    assert 0 <= len(kept) - told <= 1
     ended(job.start(out, "--executor", "ray"))
     same(out, truth)
-    assert len(finished_shards(out)) == SHARDS
+    assert sorted(finished_shards(out)[told:]) == sorted(set(range(SHARDS)) - kept)
 
 
 @pytest.mark.slow
