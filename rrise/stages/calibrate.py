@@ -86,6 +86,7 @@ def calibrate(
     from rrise.runtime.certifier import ROWS
     from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
     from rrise.runtime.engines import open_engine
+    from rrise.runtime.reference import Reference
     from rrise.targets.store import CountStore
     from rrise.training.artifacts import refuse_existing
 
@@ -110,7 +111,7 @@ def calibrate(
     # The profile only shapes the curve, so its last bits do not matter.
     drawn = stores["counts"].manifest.n
     shape = as_of(drawn, score(opened, splits.train, stores["profile"], rows=ROWS)) if profile else None
-    facts = stores["counts"].manifest
+    facts, reference = stores["counts"].manifest, Reference.of(opened)
     found = [
         calibrated(
             scored.q,
@@ -146,6 +147,7 @@ def calibrate(
                     "compiled": facts.compile,
                     "versions": facts.versions | spec["versions"],
                 },
+                reference=reference,
             )
     lines = [f"{c.curve}: rank {c.rank} of {c.images}, t = {c.t:.4g}" for c in found]
     return f"{'; '.join(lines)}; in {out}"
