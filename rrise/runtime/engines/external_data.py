@@ -20,6 +20,21 @@ _MESSAGES: dict[str, dict[int, str]] = {
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor: list of (key, value); 0 default, 1 external
 
 
+def refuse_external_data(model: bytes) -> None:
+    """Refuse an ONNX model that borrows weights from other files.
+
+    Raises
+    ------
+    ValueError
+        If it does, or the bytes are not a protocol buffer.
+    """
+    if references_external_data(model):
+        raise ValueError(
+            "engine: expected an ONNX file that holds all its weights, got external data. "
+            "Export with external_data=False: a sha256 pins one file only."
+        )
+
+
 def references_external_data(model: bytes) -> bool:
     """Return whether any tensor of a serialised ONNX model, in whatever subgraph or function, lies outside the file.
 

@@ -12,16 +12,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rrise.runtime.documents import MAX_JSON_BYTES, Fields, brief, parse_json, read_file, sha256_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 FORMAT = "rrise-engine/1"
 MAX_ENGINE_BYTES = 4 << 30
+EXPORT = "Re-run rrise export, or export with one float32 input (N,C,H,W) and one float32 output (N,K)."
+"""What to do with a network of other inputs or outputs."""
 
 ENGINES = {"onnxruntime": "rrise.runtime.engines.onnxruntime:OnnxRuntimeEngine"}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine runs where it is deployed; none of it changes what the engine computes but for the last bits.
+
+    Parameters
+    ----------
+    threads : int
+        CPU threads that share one call; 1 runs in the caller's thread where the runtime can.
+    spinning : bool
+        Whether those threads spin between calls: lower latency for a core kept busy. Nothing changes at threads=1.
+    device : str
+        Where to run: "" is the engine's own default, "cpu", or a GPU such as "cuda:0".
+    """
+
+    threads: int = 1
+    spinning: bool = False
+    device: str = ""
 
 
 class Engine(ABC):
@@ -59,6 +81,23 @@ class Engine(ABC):
         TypeError, ValueError
             If the batch has another dtype or shape.
         """
+
+
+def check_batch(batch: NDArray[np.float32], input_shape: tuple[int, int, int]) -> None:
+    """Refuse what is no float32 batch of images of this shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the dtype or shape got.
+    """
+    if batch.dtype != np.float32:
+        raise TypeError(f"engine: expected a float32 batch, got {batch.dtype}. Use rrise.runtime.prepare_images.")
+    if batch.ndim != 4 or batch.shape[1:] != input_shape:
+        raise ValueError(
+            f"engine: expected a batch of shape (N,{','.join(map(str, input_shape))}), "
+            f"got {batch.shape}. Use rrise.runtime.prepare_images."
+        )
 
 
 @dataclass(frozen=True)
