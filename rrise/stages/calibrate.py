@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rrise.calibration.conformal import CalibrateConfig
     from rrise.data import ImageSet, Splits
-    from rrise.runtime.engines import Engine
+    from rrise.runtime.engines import Engine, EngineOptions
     from rrise.targets.store import CountStore
 
 
@@ -71,7 +71,14 @@ def as_of(draws: int, scored: Scored) -> Scored:
 
 
 def calibrate(
-    splits: Splits, config: CalibrateConfig, engine: Path, counts: str | Path, profile: str | Path | None, out: Path
+    splits: Splits,
+    config: CalibrateConfig,
+    engine: Path,
+    counts: str | Path,
+    profile: str | Path | None,
+    out: Path,
+    *,
+    options: EngineOptions | None = None,
 ) -> str:
     """Calibrate the engine's own outputs on the calibration images; one bundle for each curve under ``out``.
 
@@ -91,7 +98,7 @@ def calibrate(
     from rrise.training.artifacts import refuse_existing
 
     refuse_existing(out)
-    opened = open_engine(engine)
+    opened = open_engine(engine, options=options)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
     require_unseen("calibration", splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,9 +40,11 @@ class EngineOptions:
         If one of them is out of range.
     """
 
-    threads: int = 1
-    spinning: bool = False
-    device: str = ""
+    threads: int = field(default=1, metadata={"help": "CPU threads that share one forward pass"})
+    spinning: bool = field(
+        default=False, metadata={"help": "let those threads spin between calls: quicker, on cores kept busy"}
+    )
+    device: str = field(default="", metadata={"help": "where the engine runs: cpu, or a GPU such as cuda:0"})
 
     def __post_init__(self) -> None:
         if type(self.threads) is not int or self.threads < 1:
