@@ -13,6 +13,7 @@ from rrise import recipe as recipes
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
+from rrise.evaluation.engines import EnginesConfig
 from rrise.options import add_options, read_options
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
@@ -163,6 +164,19 @@ def _parser() -> argparse.ArgumentParser:
     add_options(evaluate, SampleConfig, "sample.")
     add_options(evaluate, ExecutionConfig, "execution.")
 
+    engines = verb(
+        "engines",
+        _engines,
+        "compare bundles of several engines and precisions: what each costs in radius and gains in latency",
+        "rrise engines runs/a/bundles runs/a/bundles-int8 --out runs/a/engines",
+    )
+    engines.add_argument(
+        "bundles", type=Path, nargs="+", metavar="FOLDER", help="bundles, or folders of them; the first is the measure"
+    )
+    folder(engines, "--out", "where engines.md and engines.json go")
+    add_options(engines, EnginesConfig)
+    add_options(engines, EngineOptions, title="engine")
+
     inspect = verb(
         "inspect",
         _inspect,
@@ -174,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
-    for added in (train, sample, fit, export, calibrate, evaluate):
+    for added in (train, sample, fit, export, calibrate, evaluate, engines):
         add_options(added, DataConfig, "data.")
     return parser
 
@@ -264,6 +278,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     places = (arguments.bundles, arguments.classifier, arguments.counts, arguments.out)
     print(stages.evaluate(splits, config, sampling, execution, *places))
     print("\n" + (arguments.out / "table.md").read_text())
+
+
+def _engines(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, options = read_options(arguments, EnginesConfig), read_options(arguments, EngineOptions)
+    said = stages.engines(splits, config, arguments.bundles, arguments.out, options=options)
+    print((arguments.out / "engines.md").read_text() + "\n" + said)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

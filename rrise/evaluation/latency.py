@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,21 +39,40 @@ def measure_latency(
     images, repeats : int
         Every image is timed ``repeats`` times; one warm-up call of each comes first and is not counted.
     """
-    if images < 1 or repeats < 1:
-        raise ValueError(f"latency: expected at least 1 image and 1 repeat, got {images} and {repeats}. Time some.")
-    runs = (single_pass, monte_carlo)
-    times: tuple[list[int], list[int]] = ([], [])
-    for run in runs:
-        run(0)
-    for turn in range(images * repeats):
-        # Who goes first alternates (by image and by round), so that what one leaves in the caches favours neither.
-        for which in (0, 1) if (turn + turn // images) % 2 == 0 else (1, 0):
-            start = time.perf_counter_ns()
-            runs[which](turn % images)
-            times[which].append(time.perf_counter_ns() - start)
+    times = times_by_turns((single_pass, monte_carlo), images=images, repeats=repeats)
     return Latency(
         single_pass_ms=_quartiles_ms(times[0]), monte_carlo_ms=_quartiles_ms(times[1]), images=images, repeats=repeats
     )
+
+
+def times_by_turns(runs: Sequence[Callable[[int], object]], *, images: int, repeats: int) -> list[list[int]]:
+    """Return the nanoseconds of every call of several functions, taken by turns so that a busy machine slows all alike.
+
+    Parameters
+    ----------
+    runs : sequence of callable
+        Each is given the index of an image, 0 .. images - 1.
+    images, repeats : int
+        Every image is timed ``repeats`` times; one warm-up call of each comes first and is not counted.
+
+    Raises
+    ------
+    ValueError
+        If one of the numbers is below 1.
+    """
+    if images < 1 or repeats < 1:
+        raise ValueError(f"latency: expected at least 1 image and 1 repeat, got {images} and {repeats}. Time some.")
+    times: list[list[int]] = [[] for _ in runs]
+    for run in runs:
+        run(0)
+    for turn in range(images * repeats):
+        # Who goes first changes (by image and by round), so that what one leaves in the caches favours none.
+        for place in range(len(runs)):
+            which = (place + turn + turn // images) % len(runs)
+            start = time.perf_counter_ns()
+            runs[which](turn % images)
+            times[which].append(time.perf_counter_ns() - start)
+    return times
 
 
 def timing_as_json(latency: Latency) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from rrise.data import load_splits
 from rrise.stages.build import fit, sample, train
 from rrise.stages.calibrate import calibrate
+from rrise.stages.engines import engines
 from rrise.stages.evaluate import evaluate
 from rrise.stages.export import export
 from rrise.stages.plan import plan
 
-__all__ = ["calibrate", "evaluate", "export", "fit", "load_splits", "plan", "sample", "train"]
+__all__ = ["calibrate", "engines", "evaluate", "export", "fit", "load_splits", "plan", "sample", "train"]

@@ -68,7 +68,7 @@ class OpenVinoEngine(Engine):
         self._batch = batch
         self._local = threading.local()
         self.kind = "openvino"
-        self.version = str(openvino.__version__)
+        self.version = str(openvino.__version__).partition("-")[0]
         self.precision = precision
         self.device = "cpu"
 
