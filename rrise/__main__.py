@@ -17,6 +17,7 @@ from rrise.evaluation.engines import EnginesConfig
 from rrise.options import add_options, read_options
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
+from rrise.stages.selftest import SelftestConfig
 from rrise.targets.noise import STREAMS
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
@@ -188,6 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
+    selftest = verb(
+        "selftest",
+        _selftest,
+        "try an engine on this machine: build, compare with ONNX Runtime, calibrate, certify, time",
+        "rrise selftest --engine tensorrt --precision float16",
+    )
+    add_options(selftest, SelftestConfig)
+    add_options(selftest, EngineOptions, title="engine")
+    add_options(selftest, PlanConfig, "plan.")
+
     for added in (train, sample, fit, export, calibrate, evaluate, engines):
         add_options(added, DataConfig, "data.")
     return parser
@@ -293,6 +304,13 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from rrise.inspection import describe
 
     print(describe(arguments.artifact, as_json=arguments.json))
+
+
+def _selftest(arguments: argparse.Namespace) -> None:
+    from rrise import stages
+
+    config, plan = read_options(arguments, SelftestConfig), read_options(arguments, PlanConfig, "plan.")
+    print(stages.selftest(config, plan, read_options(arguments, EngineOptions)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from reference_engines import engine_spec, linear_engine
 from rrise.__main__ import main
 from rrise.runtime.bundle import save_bundle
 
-VERBS = ("run", "train", "sample", "fit", "export", "calibrate", "certify", "evaluate", "engines", "inspect")
+VERBS = ("run", "train", "sample", "fit", "export", "calibrate", "certify", "evaluate", "engines", "selftest", "inspect")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,10 @@ def test_inspect(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["calibrate", "--engine", "OUT", "--counts", "OUT", "--out", "NEW", "--beta", "2"], "beta"),
         (["certify", "OUT", "OUT/x.png"], "bundle"),
         (["evaluate", "--bundles", "OUT", "--classifier", "OUT", "--counts", "OUT", "--out", "NEW"], "bundles"),
+        (["engines", "OUT", "--out", "NEW"], "bundles: expected folders written by"),
+        (["engines", "OUT", "--out", "NEW", "--threads", "0"], "threads: expected an integer of at least 1, got 0"),
+        (["export", "--surrogate", "OUT", "--out", "NEW", "--precision", "int4"], "precision: expected one of float32"),
+        (["selftest", "--engine", "nothing"], "engine: expected one of onnxruntime"),
         (["inspect", "OUT"], "inspect: expected a folder with one of"),
     ],
     ids=lambda value: "-".join(value[:1] + value[-2:]) if isinstance(value, list) else None,

@@ -12,5 +12,6 @@ from rrise.stages.engines import engines
 from rrise.stages.evaluate import evaluate
 from rrise.stages.export import export
 from rrise.stages.plan import plan
+from rrise.stages.selftest import selftest
 
-__all__ = ["calibrate", "engines", "evaluate", "export", "fit", "load_splits", "plan", "sample", "train"]
+__all__ = ["calibrate", "engines", "evaluate", "export", "fit", "load_splits", "plan", "sample", "selftest", "train"]

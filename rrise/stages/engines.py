@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def engines(
     out : path
         Folder of the result; must not exist.
     options : EngineOptions, optional
-        Threads and device of all engines.
+        Threads of all engines, and the device of those that were calibrated on a GPU.
 
     Raises
     ------
@@ -115,9 +116,14 @@ def _folders(bundles: Sequence[Path]) -> dict[str, Path]:
 
 
 def _certifiers(folders: dict[str, Path], options: EngineOptions) -> dict[str, Certifier]:
+    from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
 
-    found = {name: Certifier.load(folder, **vars(options)) for name, folder in folders.items()}
+    found = {}
+    for name, folder in folders.items():
+        reference = load_bundle(folder).reference
+        device = options.device if reference is not None and reference.device not in ("", "cpu") else ""
+        found[name] = Certifier.load(folder, **vars(replace(options, device=device)))
     same = {(c.sigma, c.classes, c.bundle.provenance.get("classifier_sha256")) for c in found.values()}
     if len(same) > 1:
         raise ValueError(
