@@ -98,18 +98,25 @@ def build(folder: Path, kind: str) -> Path:
         tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bundle_of(folder, model.SerializeToString(), shape, 10, name=kind)
+
+
+def bundle_of(
+    folder: Path, onnx: bytes, shape: tuple[int, int, int], classes: int, *, kind: str = "onnxruntime", name: str = "b"
+) -> Path:
+    """Write a bundle round an untrained network, whose curve means nothing."""
     engine = folder / "engine.onnx"
-    engine.write_bytes(model.SerializeToString())
+    engine.write_bytes(onnx)
     save_bundle(
-        folder / kind,
+        folder / name,
         engine_file=engine,
         engine_spec={
-            "kind": "onnxruntime",
-            "sha256": hashlib.sha256(engine.read_bytes()).hexdigest(),
+            "kind": kind,
+            "sha256": hashlib.sha256(onnx).hexdigest(),
             "precision": "float32",
             "input_shape": shape,
-            "num_classes": 10,
-            "classes": [str(digit) for digit in range(10)],
+            "num_classes": classes,
+            "classes": [str(index) for index in range(classes)],
         },
         calibration={
             "curve": "scaled",
@@ -128,7 +135,7 @@ def build(folder: Path, kind: str) -> Path:
         statement="None: the network is untrained.",
         provenance={},
     )
-    return folder / kind
+    return folder / name
 
 
 def main() -> None:
