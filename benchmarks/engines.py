@@ -27,7 +27,7 @@ PRECISIONS = ("float32", "float16", "int8")
 
 
 def graphs(spec: NetworkSpec, *, signed: bool) -> dict[str, bytes]:
-    """The network as ONNX in three precisions; int8's scales come from random images."""
+    """Return the network as ONNX in three precisions; int8's scales come from random images."""
     module = build_network(spec)
     found = {
         "float32": onnx_bytes(module, spec.input_shape, 20),
@@ -69,7 +69,7 @@ def main() -> None:
             for kind in ("onnxruntime", "openvino")
             for precision in PRECISIONS
         }
-        runs = [lambda _, engine=engine: engine(image) for engine in opened.values()]
+        runs = [lambda _, engine=engine, image=image: engine(image) for engine in opened.values()]
         slowest = max(times_by_turns([run], images=1, repeats=3)[0][-1] for run in runs) / 1e9
         repeats = max(20, int(arguments.seconds / slowest))
         times = [np.quantile(taken, (0.5, 0.99)) / 1e6 for taken in times_by_turns(runs, images=1, repeats=repeats)]
