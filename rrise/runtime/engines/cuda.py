@@ -178,9 +178,11 @@ class Cuda:
             self._runtime.cudaStreamEndCapture(self._stream)  # the first error is the one to tell
             raise
         graph = self._call("cudaStreamEndCapture", self._stream)
-        executable = self._call("cudaGraphInstantiate", graph, 0)
+        try:
+            executable = self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._runtime.cudaGraphDestroy(graph)  # the executable does not need it
         self._on_close("cudaGraphExecDestroy", executable)
-        self._call("cudaGraphDestroy", graph)
         return executable
 
     def launch(self, executable: Any) -> None:
