@@ -14,6 +14,8 @@ from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.options import add_options, read_options
+from rrise.runtime.engines.protocol import EngineOptions
+from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.targets.noise import STREAMS
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
@@ -111,12 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     export = verb(
         "export",
         _export,
-        "export the surrogate to an engine, checked against torch",
-        "rrise export --surrogate runs/a/surrogate --out runs/a/engine",
+        "export the surrogate to an engine of one runtime and precision, checked against torch",
+        "rrise export --surrogate runs/a/surrogate --out runs/a/engine-int8 --engine openvino --precision int8",
     )
     folder(export, "--surrogate", "folder written by `rrise fit`")
     folder(export, "--out", "where the engine goes")
     add_options(export, ExportConfig)
+    add_options(export, PlanConfig, "plan.")
 
     calibrate = verb(
         "calibrate",
@@ -130,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--profile", metavar="URI", help="counts of the train split, for the scaled curve's shape")
     folder(calibrate, "--out", "where the bundles go: one folder for each curve")
     add_options(calibrate, CalibrateConfig)
+    add_options(calibrate, EngineOptions, title="engine")
 
     certify = verb(
         "certify",
@@ -140,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     certify.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by `rrise calibrate`")
     certify.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="PNG, JPEG, .npy, .npz, or folders")
     certify.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    certify.add_argument("--threads", type=int, default=1, metavar="INT", help="threads of the engine (default: 1)")
+    add_options(certify, EngineOptions, title="engine")
 
     evaluate = verb(
         "evaluate",
@@ -217,15 +221,17 @@ def _export(arguments: argparse.Namespace) -> None:
     from rrise import stages
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    print(stages.export(splits.train, read_options(arguments, ExportConfig), arguments.surrogate, arguments.out))
+    config, plan = read_options(arguments, ExportConfig), read_options(arguments, PlanConfig, "plan.")
+    print(stages.export(splits.train, config, plan, arguments.surrogate, arguments.out))
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
     from rrise import stages
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config = read_options(arguments, CalibrateConfig)
-    print(stages.calibrate(splits, config, arguments.engine, arguments.counts, arguments.profile, arguments.out))
+    config, options = read_options(arguments, CalibrateConfig), read_options(arguments, EngineOptions)
+    places = (arguments.engine, arguments.counts, arguments.profile, arguments.out)
+    print(stages.calibrate(splits, config, *places, options=options))
 
 
 def _certify(arguments: argparse.Namespace) -> None:
@@ -233,7 +239,7 @@ def _certify(arguments: argparse.Namespace) -> None:
     from rrise.runtime.certificates import ABSTAIN
     from rrise.runtime.certifier import Certifier
 
-    certifier = Certifier.load(arguments.bundle, threads=arguments.threads)
+    certifier = Certifier.load(arguments.bundle, **vars(read_options(arguments, EngineOptions)))
     names, images = read_images(arguments.images)
     certificates = certifier(images)
     if arguments.json:

@@ -14,6 +14,7 @@ from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.ledger import Ledger, tree_sha256
+from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
@@ -41,6 +42,7 @@ class Recipe:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
@@ -52,6 +54,7 @@ _TABLES: dict[str, Any] = {
     "execution": ExecutionConfig,
     "fit": FitConfig,
     "export": ExportConfig,
+    "plan": PlanConfig,
     "calibrate": CalibrateConfig,
     "evaluate": EvaluateConfig,
 }
@@ -265,8 +268,8 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
         "export",
         "export",
         engine,
-        facts("export", surrogate=surrogate),
-        lambda: stages.export(splits.train, recipe.export, surrogate, engine),
+        facts("export", "plan", surrogate=surrogate),
+        lambda: stages.export(splits.train, recipe.export, recipe.plan, surrogate, engine),
     )
     yield Step(
         "calibrate",

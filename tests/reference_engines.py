@@ -66,7 +66,7 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 def bundle_content(engine: bytes, /, **changes: Any) -> dict[str, Any]:
     """A valid bundle.json for an engine of 3 classes and (1,2,2) images, written without rrise."""
     content = {
-        "format": "rrise-bundle/1",
+        "format": "rrise-bundle/2",
         "engine": {
             "file": "engine.onnx",
             "kind": "onnxruntime",
@@ -75,6 +75,8 @@ def bundle_content(engine: bytes, /, **changes: Any) -> dict[str, Any]:
             "input_shape": [1, 2, 2],
             "num_classes": 3,
             "classes": ["zero", "één", "two"],
+            "onnx_sha256": hashlib.sha256(engine).hexdigest(),
+            "gpu": "",
         },
         "sigma": 0.5,
         "curve": {"family": "scaled", "knots_q": [0.0, 0.25, 0.6, 1.0], "knots_p": [0.0, 0.1, 0.55, 0.99]},
@@ -91,6 +93,7 @@ def bundle_content(engine: bytes, /, **changes: Any) -> dict[str, Any]:
         "statement": "With probability 0.99 over the calibration draw, 95% of the bounds hold.",
         "limits": "It says nothing of shifted inputs.",
         "provenance": {"classifier": "0" * 64, "versions": {"rrise": "0.1.0"}, "seed": 7},
+        "reference": {"runtime": "", "device": "", "logits": [], "tolerance": 0.001},
     }
     for path, value in changes.items():
         *sections, key = path.split("__")

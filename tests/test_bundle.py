@@ -175,7 +175,7 @@ def test_a_swapped_engine_is_refused_with_both_hashes(tmp_path: Path) -> None:
 
 
 HOSTILE = {  # a change of a sealed, canonical bundle.json -> what the refusal must name
-    "unknown version": ({"format": "rrise-bundle/2"}, "format to be 'rrise-bundle/1'.*got 'rrise-bundle/2'"),
+    "unknown version": ({"format": "rrise-bundle/9"}, "format to be 'rrise-bundle/2'.*got 'rrise-bundle/9'"),
     "format not text": ({"format": 1}, "format to be"),
     "sigma 0": ({"sigma": 0.0}, "sigma to be a finite number above 0, got 0.0"),
     "sigma negative": ({"sigma": -0.5}, "sigma to be"),

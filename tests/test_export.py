@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import torch
 from torch import nn
 
 from rrise.runtime.engines import open_engine
+from rrise.runtime.engines.opening import open_engine_bytes
+from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.runtime.images import prepare_images
-from rrise.training import export
-from rrise.training.export import ExportConfig, export_onnx, max_probability_error
+from rrise.stages.export import EngineRuntime
+from rrise.training import onnx_graphs
+from rrise.training.export import Agreement, ExportConfig, agreement_with_torch, export_engine
 from rrise.training.networks import Network, NetworkSpec, build_network, head
 
 NETWORKS = {
@@ -38,10 +42,14 @@ def make_network(kind: str) -> Network:
     return Network.of(spec, module, np.array([9, 4], dtype=np.uint64), FACTS)
 
 
+def export_for(network: Network, folder: Path, config: ExportConfig, images: np.ndarray = IMAGES) -> dict[str, Any]:
+    return export_engine(network, folder, config, images, EngineRuntime(config.engine, (1, 8, 8), PlanConfig()))
+
+
 @pytest.fixture(scope="module", params=list(NETWORKS))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Path, dict]:
     network, folder = make_network(request.param), tmp_path_factory.mktemp("export") / "engine"
-    return network, folder, export_onnx(network, folder, ExportConfig(), IMAGES)
+    return network, folder, export_for(network, folder, ExportConfig())
 
 
 def test_engine_agrees_with_torch_at_any_batch(exported: tuple[Network, Path, dict]) -> None:
@@ -62,7 +70,7 @@ def test_folder_holds_what_the_format_asks_for(exported: tuple[Network, Path, di
     assert sorted(os.listdir(folder)) == ["engine.json", "engine.onnx", "training_ids.npy"]
     assert json.loads((folder / "engine.json").read_text()) == spec
     assert np.load(folder / "training_ids.npy", allow_pickle=False).tolist() == [4, 9]
-    assert spec["sha256"] == hashlib.sha256((folder / "engine.onnx").read_bytes()).hexdigest()
+    assert spec["sha256"] == spec["onnx_sha256"] == hashlib.sha256((folder / "engine.onnx").read_bytes()).hexdigest()
     assert spec["network_sha256"] == network.sha256
     assert (spec["format"], spec["kind"], spec["precision"]) == ("rrise-engine/1", "onnxruntime", "float32")
     assert (spec["input_shape"], spec["num_classes"], spec["classes"]) == ([1, 8, 8], 5, list("abcde"))
@@ -84,7 +92,7 @@ def test_model_is_plain(exported: tuple[Network, Path, dict]) -> None:
 
 
 def test_equal_networks_give_equal_engines_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    specs = [export_onnx(make_network("mixer"), tmp_path / name, ExportConfig(), IMAGES) for name in "ab"]
+    specs = [export_for(make_network("mixer"), tmp_path / name, ExportConfig()) for name in "ab"]
     assert specs[0] == specs[1]
     assert (tmp_path / "a/engine.onnx").read_bytes() == (tmp_path / "b/engine.onnx").read_bytes()
     assert capfd.readouterr() == ("", "")
@@ -94,14 +102,14 @@ def test_equal_networks_give_equal_engines_in_silence(tmp_path: Path, capfd: pyt
 def export_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Replace torch's exporter, which takes a second, by one that must not be reached."""
     calls: list[Any] = []
-    monkeypatch.setattr(export, "_onnx_bytes", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(onnx_graphs, "onnx_bytes", lambda *arguments: calls.append(arguments))
     return calls
 
 
 def test_existing_folder_is_refused_before_any_work(tmp_path: Path, export_calls: list[Any]) -> None:
     (tmp_path / "engine").mkdir()
     with pytest.raises(FileExistsError, match="Delete it or name another"):
-        export_onnx(make_network("mixer"), tmp_path / "engine", ExportConfig(), IMAGES)
+        export_for(make_network("mixer"), tmp_path / "engine", ExportConfig())
     assert export_calls == []
 
 
@@ -117,9 +125,13 @@ def test_check_images_must_fit(
     tmp_path: Path, export_calls: list[Any], images: np.ndarray, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        export_onnx(make_network("mixer"), tmp_path / "engine", ExportConfig(), images)
+        export_for(make_network("mixer"), tmp_path / "engine", ExportConfig(), images)
     assert export_calls == []
     assert os.listdir(tmp_path) == []
+
+
+def agreement(module: nn.Module, data: bytes) -> Agreement:
+    return agreement_with_torch(module, open_engine_bytes(data, "onnxruntime"), prepare_images(IMAGES, (1, 8, 8)))
 
 
 @pytest.mark.parametrize("scale", [1.001, float("nan")])
@@ -133,11 +145,11 @@ def test_engine_that_differs_is_not_written(
         node.output[:] = [name + "_old" if name == "logits" else name for name in node.output]
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(scale), "scale"))
     changed = model.SerializeToString()
-    error = max_probability_error(network.module, changed, prepare_images(IMAGES, (1, 8, 8)))
+    error = agreement(network.module, changed).max_probability_error
     assert error > 1e-5 if scale == 1.001 else np.isnan(error)
-    monkeypatch.setattr(export, "_onnx_bytes", lambda *_: changed)
+    monkeypatch.setattr(onnx_graphs, "onnx_bytes", lambda *_: changed)
     with pytest.raises(ValueError, match="probabilities within tolerance=1e-05 of torch's, got a difference of"):
-        export_onnx(network, tmp_path / "engine", ExportConfig(), IMAGES)
+        export_for(network, tmp_path / "engine", ExportConfig())
     assert os.listdir(tmp_path) == []
 
 
@@ -150,7 +162,7 @@ def test_error_is_found_at_every_batch_size() -> None:
             return torch.zeros(len(pixels), 5)
 
     engine = _constant_engine()
-    assert max_probability_error(Batches(), engine, prepare_images(IMAGES, (1, 8, 8))) == 0
+    assert agreement(Batches(), engine) == Agreement(0.0, 0.0, 1.0)
     assert set(seen) == {1, 3, 37}
 
 
@@ -185,14 +197,96 @@ def test_network_that_torch_cannot_export_is_named(tmp_path: Path) -> None:
     spec = NetworkSpec(f"{__name__}:Unexportable", {}, 5, (1, 8, 8), (0.5,), (0.5,))
     network = Network.of(spec, build_network(spec), np.array([1], dtype=np.uint64), {})
     with pytest.raises(ValueError, match="a network that torch can export, got") as caught:
-        export_onnx(network, tmp_path / "engine", ExportConfig(), IMAGES)
+        export_for(network, tmp_path / "engine", ExportConfig())
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("opset", 17), ("opset", 99), ("tolerance", 0.0), ("tolerance", float("nan"))]
+    ("field", "value"),
+    [
+        ("opset", 17),
+        ("opset", 99),
+        ("tolerance", -1.0),
+        ("tolerance", float("nan")),
+        ("engine", "torch"),
+        ("precision", "bfloat16"),
+        ("quantise_images", 0),
+    ],
 )
 def test_config_names_the_field_it_refuses(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field}: expected"):
         ExportConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "kind"),
+    [
+        ("mixer", "float16", "onnxruntime"),
+        ("mixer", "int8", "openvino"),
+        ("conv", "float16", "openvino"),
+        ("conv", "int8", "onnxruntime"),
+    ],
+)
+def test_lower_precision_changes_little_and_says_how_much(
+    name: str, precision: str, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if kind == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install 'rrise[openvino]'")
+    network = make_network(name)
+    spec = export_for(network, tmp_path / "engine", ExportConfig(kind, precision))
+    engine = open_engine(tmp_path / "engine")
+    assert (engine.kind, engine.precision, spec["precision"]) == (kind, precision, precision)
+    bounds = {"float16": (1e-5, 1e-2), "int8": (1e-4, 0.2)}[precision]
+    assert bounds[0] < spec["max_probability_error"] < bounds[1]  # it differs from float32, but not much
+    assert 0 < spec["mean_probability_error"] < spec["max_probability_error"]
+    assert spec["same_labels"] > 0.85
+    assert spec["checked_with"] == f"{kind} {engine.version}"
+    again = agreement_with_torch(network.module, engine, prepare_images(IMAGES, (1, 8, 8)))
+    assert again.max_probability_error == pytest.approx(spec["max_probability_error"], rel=0.02)
+    loud = [record for record in caplog.records if record.levelno >= 30]
+    assert loud == []  # the quantiser's advice is not the user's
+
+
+def test_int8_quantises_products_only_and_biases_stay(tmp_path: Path) -> None:
+    export_for(make_network("mixer"), tmp_path / "engine", ExportConfig(precision="int8"))
+    model = onnx.load(tmp_path / "engine" / "engine.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    made_by = {node.output[0]: node for node in model.graph.node}
+    weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul", "Conv")]
+    assert len(products) > 4
+    for node in products:
+        assert [made_by[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
+        assert weights[made_by[node.input[1]].input[0]] == onnx.TensorProto.INT8
+        assert all(weights[name] == onnx.TensorProto.FLOAT for name in node.input[2:])
+
+
+def test_int8_for_tensorrt_has_no_zero_points() -> None:
+    from rrise.training.quantisation import quantise
+
+    network = make_network("conv")
+    plain = onnx_graphs.onnx_bytes(network.module, (1, 8, 8), 20)
+    pixels = prepare_images(IMAGES, (1, 8, 8))
+    found = {}
+    for signed in (False, True):
+        model = onnx.load_from_string(quantise(plain, pixels, signed=signed))
+        values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        points = [values[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear" and len(n.input) > 2]
+        found[signed] = [point for point in points if point.any()], {point.dtype.name for point in points}
+    assert found[True] == ([], {"int8"})
+    assert found[False][1] == {"uint8"}
+    assert found[False][0]  # else the two would be the same
+
+
+@pytest.mark.parametrize("kind", ["tensorrt", "tensorrt-rtx"])
+def test_without_a_gpu_the_graph_of_a_plan_is_checked_and_that_is_said(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["rrise.stages.export"], "_has_gpu", lambda: False)
+    runtime = EngineRuntime(kind, (1, 8, 8), PlanConfig())
+    assert runtime.signed_int8
+    logits, who = runtime.open(b"a plan", _constant_engine(), "float32")
+    assert who.startswith("onnxruntime ")
+    assert who.endswith("no GPU here runs the plan")
+    assert logits(np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 5)

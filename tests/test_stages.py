@@ -109,7 +109,7 @@ def test_a_bundle_refuses_another_engine(recipe: Recipe, splits: Splits, copy: P
         copy / "s2",
         progress=False,
     )
-    stages.export(splits.train, recipe.export, copy / "s2", copy / "e2")
+    stages.export(splits.train, recipe.export, recipe.plan, copy / "s2", copy / "e2")
     with pytest.raises(BundleError, match="re-run rrise calibrate"):
         Certifier.load(copy / "bundles/scaled", engine=copy / "e2")
     shutil.copy(copy / "e2/engine.onnx", copy / "bundles/scaled/engine.onnx")
@@ -193,7 +193,7 @@ def test_nothing_is_left_when_one_of_two_curves_fails(recipe: Recipe, splits: Sp
 
 def test_only_a_surrogate_is_exported(recipe: Recipe, splits: Splits, copy: Path) -> None:
     with pytest.raises(ValueError, match="written by `rrise fit`, got a classifier"):
-        stages.export(splits.train, recipe.export, copy / "classifier", copy / "new")
+        stages.export(splits.train, recipe.export, recipe.plan, copy / "classifier", copy / "new")
 
 
 def test_evaluation_takes_counts_by_uri(recipe: Recipe, splits: Splits, copy: Path) -> None:

@@ -10,7 +10,7 @@ from rrise.runtime.bundle import BundleError, load_bundle, save_bundle
 from rrise.runtime.bundle_schema import Bundle
 from rrise.runtime.certificates import ABSTAIN, Certificates
 from rrise.runtime.certifier import Certifier
-from rrise.runtime.engines import Engine, open_engine
+from rrise.runtime.engines import Engine, EngineOptions, open_engine
 from rrise.runtime.images import prepare_images
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Certificates",
     "Certifier",
     "Engine",
+    "EngineOptions",
     "load_bundle",
     "open_engine",
     "prepare_images",

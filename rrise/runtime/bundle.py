@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rrise.runtime.bundle_schema import DOCUMENT, FORMAT, Bundle, digest
 from rrise.runtime.documents import MAX_JSON_BYTES, canonical_json, parse_json, read_file, sha256_of
 from rrise.runtime.engines.protocol import MAX_ENGINE_BYTES
+from rrise.runtime.reference import TOLERANCE, Reference
 
 LIMITS = (
     "A certificate is a statement about the smoothed classifier at inputs exchangeable with the calibration images. "
@@ -71,6 +74,7 @@ def save_bundle(
     sigma: float,
     statement: str,
     provenance: Mapping[str, Any],
+    reference: Reference | None = None,
 ) -> Bundle:
     """Return the bundle that was written: a whole folder or, on any failure, none.
 
@@ -90,6 +94,8 @@ def save_bundle(
         What is guaranteed, in one sentence.
     provenance : mapping
         Hashes, seeds and versions, fit for JSON.
+    reference : Reference, optional
+        What the engine answered when it was calibrated, to be asked again at loading; without it nothing is.
 
     Raises
     ------
@@ -105,7 +111,7 @@ def save_bundle(
         raise FileExistsError(f"bundle: expected a new folder, got {folder}, which exists. Delete it or name another.")
     engine = read_file(engine_file.resolve(), MAX_ENGINE_BYTES, "bundle")
     try:
-        content = _content(engine_file.name, engine_spec, calibration, sigma, statement, provenance)
+        content = _content(engine_file.name, engine_spec, calibration, sigma, statement, provenance, reference)
         # Once through JSON, so that the digest is of what a reader will see (tuples are lists, keys are strings).
         content = parse_json(canonical_json(content, "bundle"), "bundle")
         content["sha256"] = digest(content)
@@ -126,11 +132,14 @@ def _content(
     sigma: float,
     statement: str,
     provenance: Mapping[str, Any],
+    reference: Reference | None,
 ) -> dict[str, Any]:
     numbers = {key: float(calibration[key]) for key in ("beta", "gamma", "eta", "t")}
     counts = {key: operator.index(calibration[key]) for key in ("n", "images", "rank")}
     knots = {key: [float(knot) for knot in calibration[key]] for key in ("knots_q", "knots_p")}
     engine = {key: spec[key] for key in ("kind", "sha256", "precision", "input_shape", "num_classes", "classes")}
+    engine |= {"onnx_sha256": spec.get("onnx_sha256", spec["sha256"]), "gpu": spec.get("gpu", "")}
+    reference = reference or Reference("", "", np.empty((0, 1)), TOLERANCE)
     return {
         "format": FORMAT,
         "engine": {"file": file, **engine},
@@ -140,6 +149,7 @@ def _content(
         "statement": statement,
         "limits": LIMITS,
         "provenance": dict(provenance),
+        "reference": reference.as_dict(),
     }
 
 

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rrise.runtime.documents import Fields, canonical_json, sha256_of
-from rrise.runtime.engines.protocol import EngineSpec, is_plain_name
+from rrise.runtime.engines.spec import EngineSpec, is_plain_name
+from rrise.runtime.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-FORMAT = "rrise-bundle/1"
+FORMAT = "rrise-bundle/2"
+EARLIER = "rrise-bundle/1"
+"""The version before, still read: it records no ONNX file, no GPU and no reference answers."""
 DOCUMENT = "bundle.json"
 GUARANTEES = ("marginal", "training-conditional")
 
@@ -136,6 +139,8 @@ class Bundle:
         Hashes, seeds and versions of everything the bundle was made from; recorded, not interpreted.
     sha256 : str
         SHA-256 of the canonical bundle.json without this member: the identity of the bundle.
+    reference : Reference or None
+        What the engine answered at calibration, asked again at loading; None in a bundle of the earlier version.
     """
 
     engine: EngineSpec
@@ -146,19 +151,22 @@ class Bundle:
     limits: str
     provenance: Mapping[str, Any]
     sha256: str
+    reference: Reference | None = None
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Bundle:
         """Return the bundle that the members of a bundle.json make, or raise ValueError naming the one at fault."""
         fields = Fields(content, "bundle", "Re-run rrise calibrate.")
-        fields.value("format", str, f"{FORMAT!r}, the version this rrise reads", lambda name: name == FORMAT)
+        versions = (FORMAT, EARLIER)
+        version = fields.value("format", str, f"{FORMAT!r}, or the earlier {EARLIER!r}", lambda name: name in versions)
         own = digest(content)
         fields.value("sha256", str, f"its content's, {own}", lambda recorded: recorded == own)
-        fields.exactly(
-            "calibration", "curve", "engine", "format", "limits", "provenance", "sha256", "sigma", "statement"
-        )
+        newer = version != EARLIER
+        members = "calibration curve engine format limits provenance sha256 sigma statement"
+        fields.exactly(*members.split(), *(["reference"] if newer else []))
         section = fields.section("engine")
-        section.exactly("classes", "file", "input_shape", "kind", "num_classes", "precision", "sha256")
+        members = "classes file input_shape kind num_classes precision sha256"
+        section.exactly(*members.split(), *(["gpu", "onnx_sha256"] if newer else []))
         engine = EngineSpec.parse(section)
         if engine.file == DOCUMENT:
             section.refuse("file", f"another file than {DOCUMENT}")
@@ -178,6 +186,7 @@ class Bundle:
             limits=fields.value("limits", str, "a sentence", bool),
             provenance=fields.section("provenance").content,
             sha256=own,
+            reference=Reference.parse(fields.section("reference"), engine.num_classes) if newer else None,
         )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -11,7 +14,9 @@ from rrise import _C
 from rrise.runtime.bundle import BundleError, read_bundle
 from rrise.runtime.certificates import unchecked
 from rrise.runtime.documents import sha256_of
-from rrise.runtime.engines.protocol import check_shape, check_threads, open_engine_bytes, read_engine
+from rrise.runtime.engines.opening import open_engine_bytes
+from rrise.runtime.engines.protocol import EngineOptions
+from rrise.runtime.engines.spec import check_shape, read_engine
 from rrise.runtime.images import as_batch, scale
 
 if TYPE_CHECKING:
@@ -35,10 +40,11 @@ def engine_logits(engine: Engine, images: NDArray[Any], rows: int) -> NDArray[np
 
 @final
 class Certifier:
-    """A verified bundle and its engine, ready to certify; immutable, and safe to call from many threads.
+    """A verified bundle and its engine, ready to certify; safe to call from many threads, and after a fork.
 
     Made by `Certifier.load`, which checks that bundle and engine belong together. What the certificates guarantee is
-    `statement`.
+    `statement`. In a child process an engine that holds threads or a GPU is opened again, from the same verified
+    files, at the first call; prefer to load there.
 
     Examples
     --------
@@ -47,13 +53,24 @@ class Certifier:
     >>> certificates.label, certificates.radius                         # doctest: +SKIP
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, reopen: Callable[[], Engine] | None = None) -> None:
         self._bundle = bundle
-        self._engine = engine
+        self._opened = engine
+        self._reopen = reopen
+        self._process = os.getpid()
+        self._local = threading.local()
 
     @classmethod
-    def load(cls, bundle: str | Path, engine: str | Path | None = None, threads: int = 1) -> Certifier:
-        """Return the certifier of a bundle folder.
+    def load(
+        cls,
+        bundle: str | Path,
+        engine: str | Path | None = None,
+        threads: int = 1,
+        *,
+        spinning: bool = False,
+        device: str = "",
+    ) -> Certifier:
+        """Return the certifier of a bundle folder, its engine warmed up by the reference images.
 
         Parameters
         ----------
@@ -62,29 +79,23 @@ class Certifier:
         engine : path, optional
             Another copy of the bundle's engine, as a file or an engine folder: it must have the recorded sha256.
         threads : int
-            Threads that share one forward pass.
+            CPU threads that share one forward pass.
+        spinning : bool
+            Whether those threads spin between calls: lower latency for cores kept busy.
+        device : str
+            Where the engine runs; "" is its default, "cuda:1" a GPU.
 
         Raises
         ------
         BundleError
-            If anything in the folder is not as it was calibrated, or the engine is another one.
+            If anything in the folder is not as it was calibrated, the engine is another one, or it answers the
+            reference images otherwise than at calibration.
+        ImportError
+            If the engine's runtime is not installed.
         """
-        check_threads(threads)
-        loaded, data = read_bundle(bundle)
-        spec = loaded.engine
-        try:
-            if engine is not None:
-                data = read_engine(engine)[1]
-                if sha256_of(data) != spec.sha256:
-                    raise BundleError(
-                        f"bundle: expected an engine with sha256 {spec.sha256}, got {sha256_of(data)} in {engine}. "
-                        "The guarantee holds only for the calibrated engine; re-run rrise calibrate."
-                    )
-            opened = open_engine_bytes(data, spec.kind, precision=spec.precision, threads=threads)
-            check_shape(opened, spec)
-        except (OSError, ValueError) as error:
-            raise BundleError(f"bundle: {str(error).removeprefix('engine: ').removeprefix('bundle: ')}") from None
-        return cls(loaded, opened)
+        options = EngineOptions(threads, spinning, device)
+        loaded, opened = _open(bundle, engine, options)
+        return cls(loaded, opened, lambda: _open(bundle, engine, options, of=loaded)[1])
 
     @property
     def bundle(self) -> Bundle:
@@ -94,7 +105,12 @@ class Certifier:
     @property
     def engine(self) -> Engine:
         """The engine that runs."""
-        return self._engine
+        if os.getpid() != self._process:
+            # Two threads of a new child may both open it: one engine is dropped, nothing is wrong.
+            if not self._opened.survives_fork and self._reopen is not None:
+                self._opened = self._reopen()
+            self._process = os.getpid()
+        return self._opened
 
     @property
     def sigma(self) -> float:
@@ -118,7 +134,15 @@ class Certifier:
 
     def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return the engine's logits float32[B, K] of images as `__call__` takes them."""
-        return engine_logits(self._engine, images, ROWS)
+        return engine_logits(self.engine, images, ROWS)
+
+    def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        """Run the engine once at each batch size, so that no later call pays for its first allocations.
+
+        `load` has run batches of one image already.
+        """
+        for size in batch_sizes:
+            self.logits(np.zeros((size, *self.input_shape), np.float32))
 
     def __call__(self, images: NDArray[Any]) -> Certificates:
         """Return one certificate an image; the last bits of a radius may vary with the composition of the batch.
@@ -136,3 +160,31 @@ class Certifier:
         curve = self._bundle.curve
         label, q, p_lower, radius = _C.certify(self.logits(images), curve.knots_q, curve.knots_p, self._bundle.sigma)
         return unchecked(label, radius, p_lower, q, np.zeros(len(label), np.int64))
+
+
+def _open(
+    bundle: str | Path, engine: str | Path | None, options: EngineOptions, of: Bundle | None = None
+) -> tuple[Bundle, Engine]:
+    """Return the verified bundle of a folder and its engine; `of` is the bundle that it must still be."""
+    loaded, data = read_bundle(bundle)
+    spec = loaded.engine
+    try:
+        if of is not None and loaded.sha256 != of.sha256:
+            raise BundleError(
+                f"bundle: expected the bundle with sha256 {of.sha256} that the parent process loaded, got "
+                f"{loaded.sha256} in {bundle}. Load it anew."
+            )
+        if engine is not None:
+            data = read_engine(engine)[1]
+            if sha256_of(data) != spec.sha256:
+                raise BundleError(
+                    f"bundle: expected an engine with sha256 {spec.sha256}, got {sha256_of(data)} in {engine}. "
+                    "The guarantee holds only for the calibrated engine; re-run rrise calibrate."
+                )
+        opened = open_engine_bytes(data, spec.kind, precision=spec.precision, options=options)
+        check_shape(opened, spec)
+        if loaded.reference is not None:
+            loaded.reference.check(opened)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"bundle: {str(error).removeprefix('engine: ').removeprefix('bundle: ')}") from None
+    return loaded, opened

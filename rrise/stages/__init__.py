@@ -6,9 +6,10 @@ Here, in ``recipe.py`` and on the command line do the rooms meet. Each function 
 from __future__ import annotations
 
 from rrise.data import load_splits
-from rrise.stages.build import export, fit, sample, train
+from rrise.stages.build import fit, sample, train
 from rrise.stages.calibrate import calibrate
 from rrise.stages.evaluate import evaluate
+from rrise.stages.export import export
 from rrise.stages.plan import plan
 
 __all__ = ["calibrate", "evaluate", "export", "fit", "load_splits", "plan", "sample", "train"]

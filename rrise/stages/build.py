@@ -1,4 +1,4 @@
-"""From images to an engine: train the classifier, sample it, fit its surrogate, export that."""
+"""From images to a surrogate: train the classifier, sample it, fit the surrogate to its counts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
     from rrise.training.classifier import TrainConfig
-    from rrise.training.export import ExportConfig
     from rrise.training.networks import Network
     from rrise.training.surrogate import FitConfig
-
-CHECKED_IMAGES = 256
-"""Training images on which an exported engine is compared with torch."""
 
 
 def train(images: ImageSet, config: TrainConfig, out: Path, *, progress: bool = True) -> str:
@@ -145,21 +141,6 @@ def fit(
         sigma=store.manifest.sigma,
     )
     return f"strategy {config.strategy}, loss {config.loss}, {surrogate.summary()}, in {out}"
-
-
-def export(images: ImageSet, config: ExportConfig, surrogate: Path, out: Path) -> str:
-    """Export the surrogate to an engine and check it against torch on training images."""
-    from rrise.training.export import export_onnx
-    from rrise.training.networks import load_network
-
-    network = load_network(surrogate)
-    if network.facts.get("kind") != "surrogate":
-        raise ValueError(
-            f"surrogate: expected a folder written by `rrise fit`, got a {network.facts.get('kind')} in {surrogate}. "
-            "Fit a surrogate to its counts first."
-        )
-    spec = export_onnx(network, out, config, images.images[:CHECKED_IMAGES])
-    return f"{spec['precision']} ONNX, probabilities within {spec['max_probability_error']:.1e} of torch's, in {out}"
 
 
 def require_counts_of(classifier_sha256: str, store: CountStore) -> None:

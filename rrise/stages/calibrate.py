@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rrise.calibration.conformal import CalibrateConfig
     from rrise.data import ImageSet, Splits
-    from rrise.runtime.engines import Engine
+    from rrise.runtime.engines import Engine, EngineOptions
     from rrise.targets.store import CountStore
 
 
@@ -71,7 +71,14 @@ def as_of(draws: int, scored: Scored) -> Scored:
 
 
 def calibrate(
-    splits: Splits, config: CalibrateConfig, engine: Path, counts: str | Path, profile: str | Path | None, out: Path
+    splits: Splits,
+    config: CalibrateConfig,
+    engine: Path,
+    counts: str | Path,
+    profile: str | Path | None,
+    out: Path,
+    *,
+    options: EngineOptions | None = None,
 ) -> str:
     """Calibrate the engine's own outputs on the calibration images; one bundle for each curve under ``out``.
 
@@ -86,11 +93,12 @@ def calibrate(
     from rrise.runtime.certifier import ROWS
     from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
     from rrise.runtime.engines import open_engine
+    from rrise.runtime.reference import Reference
     from rrise.targets.store import CountStore
     from rrise.training.artifacts import refuse_existing
 
     refuse_existing(out)
-    opened = open_engine(engine)
+    opened = open_engine(engine, options=options)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
     require_unseen("calibration", splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
@@ -110,7 +118,7 @@ def calibrate(
     # The profile only shapes the curve, so its last bits do not matter.
     drawn = stores["counts"].manifest.n
     shape = as_of(drawn, score(opened, splits.train, stores["profile"], rows=ROWS)) if profile else None
-    facts = stores["counts"].manifest
+    facts, reference = stores["counts"].manifest, Reference.of(opened)
     found = [
         calibrated(
             scored.q,
@@ -146,6 +154,7 @@ def calibrate(
                     "compiled": facts.compile,
                     "versions": facts.versions | spec["versions"],
                 },
+                reference=reference,
             )
     lines = [f"{c.curve}: rank {c.rank} of {c.images}, t = {c.t:.4g}" for c in found]
     return f"{'; '.join(lines)}; in {out}"

@@ -1,4 +1,4 @@
-"""Export of a network to ONNX, checked against torch before it may be used."""
+"""Export of a network to an engine, checked against torch before it may be used."""
 
 from __future__ import annotations
 
@@ -6,51 +6,107 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    import onnx
     from torch import nn
 
     from rrise.training.networks import Network
 
 FORMAT = "rrise-engine/1"
-ENGINE = "engine.onnx"
 BATCHES = (1, 3)
 """Batch sizes at which the engine is compared with torch, besides all images at once."""
+TOLERANCES = {"float32": 1e-5, "float16": 2e-2, "int8": 1.0}
+"""Largest difference of a probability from torch's that is accepted by default. Calibration holds for the engine's own
+outputs, whatever they are: the check finds graphs that are wrong, and int8 may move a probability a long way."""
+
+Logits = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+
+
+class Runtime(Protocol):
+    """What executes the exported graph; the training room knows none."""
+
+    @property
+    def kind(self) -> str:
+        """Its name, for engine.json."""
+
+    @property
+    def signed_int8(self) -> bool:
+        """Whether it takes int8 without zero points only."""
+
+    def build(self, onnx: bytes, precision: str) -> tuple[str, bytes, dict[str, Any]]:
+        """Return the engine file's name and bytes, and facts of it."""
+
+    def open(self, engine: bytes, onnx: bytes, precision: str) -> tuple[Logits, str]:
+        """Return what computes logits, and which runtime that is."""
 
 
 @dataclass(frozen=True)
 class ExportConfig:
     """How the surrogate becomes an engine."""
 
+    engine: str = field(
+        default="onnxruntime",
+        metadata={"help": "runtime that will execute it: onnxruntime, openvino, tensorrt or tensorrt-rtx"},
+    )
+    precision: str = field(default="float32", metadata={"help": "arithmetic: float32, float16 or int8"})
     opset: int = field(
         default=20, metadata={"help": "ONNX operator set; from 23 on TensorRT cannot build fused attention"}
     )
     tolerance: float = field(
-        default=1e-5, metadata={"help": "largest difference of a probability from torch that is accepted"}
+        default=0.0,
+        metadata={
+            "help": "largest difference of a probability from torch that is accepted; 0: 1e-5 for float32, 0.02 for "
+            "float16, any for int8"
+        },
     )
+    quantise_images: int = field(default=256, metadata={"help": "training images that fix the scales of int8"})
 
     def __post_init__(self) -> None:
+        kinds = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+        if self.engine not in kinds:
+            raise ValueError(f"engine: expected one of {', '.join(kinds)}, got {self.engine!r}.")
+        if self.precision not in TOLERANCES:
+            raise ValueError(f"precision: expected one of {', '.join(TOLERANCES)}, got {self.precision!r}.")
         if not 18 <= self.opset <= 24:
             raise ValueError(f"opset: expected 18 to 24, got {self.opset}. 20 is good for every engine.")
-        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
-            raise ValueError(f"tolerance: expected a finite number above 0, got {self.tolerance}.")
+        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
+            raise ValueError(f"tolerance: expected a finite number of at least 0, got {self.tolerance}.")
+        if self.quantise_images < 1:
+            raise ValueError(f"quantise_images: expected at least 1, got {self.quantise_images}.")
 
 
-def export_onnx(
-    network: Network, folder: str | Path, config: ExportConfig, check_images: npt.NDArray[np.uint8]
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine's answers are from torch's in float32.
+
+    Parameters
+    ----------
+    max_probability_error, mean_probability_error : float
+        Of any class's probability, over images and batch sizes; NaN if the engine's logits are not finite.
+    same_labels : float
+        Share of images with the same label.
+    """
+
+    max_probability_error: float
+    mean_probability_error: float
+    same_labels: float
+
+
+def export_engine(
+    network: Network, folder: str | Path, config: ExportConfig, images: npt.NDArray[np.uint8], runtime: Runtime
 ) -> dict[str, Any]:
     """Return engine.json of a network now exported: a whole folder or, on any failure, none.
 
-    The folder holds engine.onnx (float32 pixels in [0, 1] ``images`` [N, C, H, W], N free, to ``logits`` [N, K], all
-    weights inside), engine.json and training_ids.npy. The engine's probabilities on the images were within
-    ``config.tolerance`` of torch's at batches of 1, 3 and all.
+    The folder holds the engine (float32 pixels in [0, 1] [N, C, H, W], N free, to logits float32 [N, K], all weights
+    inside), engine.json and training_ids.npy. The engine's probabilities on the images were within the tolerance of
+    torch's at batches of 1, 3 and all.
 
     Parameters
     ----------
@@ -58,142 +114,99 @@ def export_onnx(
         Facts named classes, classifier_sha256, counts_sha256 and sigma are handed on to engine.json.
     folder : path
     config : ExportConfig
-    check_images : uint8[N, H, W] or uint8[N, H, W, C]
-        Real images, a few hundred at most; without a real image nothing is checked that matters.
+    images : uint8[N, H, W] or uint8[N, H, W, C]
+        Real images that calibration will not use, a few hundred at most: they check the engine, and fix int8's scales.
+    runtime : Runtime
+        What executes it.
 
     Raises
     ------
     FileExistsError
         If the folder exists.
     ValueError
-        If torch cannot export the network, or a probability differs by more than the tolerance.
+        If torch cannot export the network, the runtime cannot take it, or a probability differs too much.
     """
     from rrise.training.artifacts import publish, refuse_existing
+    from rrise.training.onnx_graphs import HalfPrecision, onnx_bytes
+    from rrise.training.quantisation import quantise
 
     folder = Path(folder)
     refuse_existing(folder)
-    pixels = _pixels(check_images, network.spec.input_shape)
-    engine = _onnx_bytes(network.module, network.spec.input_shape, config.opset)
-    error = max_probability_error(network.module, engine, pixels)
-    if not error <= config.tolerance:  # NaN is no agreement
+    pixels, spec = _pixels(images, network.spec.input_shape), network.spec
+    module: nn.Module = HalfPrecision(network.module).eval() if config.precision == "float16" else network.module  # type: ignore[arg-type]
+    onnx = onnx_bytes(module, spec.input_shape, config.opset)
+    if config.precision == "int8":
+        onnx = quantise(onnx, pixels[: config.quantise_images], signed=runtime.signed_int8)
+    name, engine, built = runtime.build(onnx, config.precision)
+    logits, checked_with = runtime.open(engine, onnx, config.precision)
+    agreement = agreement_with_torch(network.module, logits, pixels)
+    tolerance = config.tolerance or TOLERANCES[config.precision]
+    if not agreement.max_probability_error <= tolerance:  # NaN is no agreement
         raise ValueError(
-            f"export: expected probabilities within tolerance={config.tolerance:g} of torch's, got a difference of "
-            f"{error:.3g}. Raise tolerance if that is acceptable: calibration uses the engine's own outputs."
+            f"export: expected probabilities within tolerance={tolerance:g} of torch's, got a difference of "
+            f"{agreement.max_probability_error:.3g} in {config.precision} by {checked_with}. Raise tolerance if that "
+            "is acceptable: calibration uses the engine's own outputs."
         )
     handed_on = ("classifier_sha256", "counts_sha256", "sigma")
-    spec = {
+    document = {
         "format": FORMAT,
-        "kind": "onnxruntime",
-        "file": ENGINE,
+        "kind": runtime.kind,
+        "file": name,
         "sha256": hashlib.sha256(engine).hexdigest(),
-        "precision": "float32",
-        "input_shape": list(network.spec.input_shape),
-        "num_classes": network.spec.num_classes,
-        "classes": list(network.facts.get("classes") or map(str, range(network.spec.num_classes))),
-        "max_probability_error": error,
+        "onnx_sha256": hashlib.sha256(onnx).hexdigest(),
+        "precision": config.precision,
+        "input_shape": list(spec.input_shape),
+        "num_classes": spec.num_classes,
+        "classes": list(network.facts.get("classes") or map(str, range(spec.num_classes))),
+        **vars(agreement),
         "checked_images": len(pixels),
+        "checked_with": checked_with,
         "network_sha256": network.sha256,
         "opset": config.opset,
         "versions": _versions(),
-        **{name: network.facts[name] for name in handed_on if name in network.facts},
+        **built,
+        **{key: network.facts[key] for key in handed_on if key in network.facts},
     }
     ids = io.BytesIO()
     np.save(ids, network.training_ids.astype("<u8"), allow_pickle=False)
-    document = json.dumps(spec, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    publish(folder, {ENGINE: engine, "training_ids.npy": ids.getvalue(), "engine.json": document.encode()})
-    return spec
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    publish(folder, {name: engine, "training_ids.npy": ids.getvalue(), "engine.json": text.encode()})
+    return document
 
 
-def max_probability_error(module: nn.Module, engine: bytes, pixels: npt.NDArray[np.float32]) -> float:
-    """Return the largest difference between the engine's and torch's probabilities, over several batch sizes.
+def agreement_with_torch(module: nn.Module, logits: Logits, pixels: npt.NDArray[np.float32]) -> Agreement:
+    """Return how far an engine's probabilities are from torch's, over several batch sizes.
 
     Parameters
     ----------
     module : torch.nn.Module
         In evaluation mode, on the CPU.
-    engine : bytes
-        The ONNX file.
+    logits : callable
+        float32[N, C, H, W] to float32[N, K].
     pixels : float32[N, C, H, W]
         In [0, 1].
     """
-    import onnxruntime
     import torch
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(engine, options, providers=["CPUExecutionProvider"])
-
-    def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        wide = logits.astype(np.float64)
-        scaled = np.exp(wide - wide.max(1, keepdims=True))
-        return np.asarray(scaled / scaled.sum(1, keepdims=True))
-
-    worst = 0.0
+    worst, sums, same, images = 0.0, 0.0, 0, 0
     for batch in sorted({*BATCHES, len(pixels)}):
         for start in range(0, min(len(pixels), 8 * batch), batch):  # eight batches of a size show what all would
             part = pixels[start : start + batch]
             with torch.inference_mode():
                 expected = module(torch.from_numpy(part)).numpy()
-            found = session.run(["logits"], {"images": part})[0]
-            error = np.abs(probabilities(found) - probabilities(expected)).max()
-            worst = max(worst, float(error)) if error >= 0 else math.nan
-    return worst
+            found = logits(part)
+            error = np.abs(_probabilities(found) - _probabilities(expected))
+            if not np.isfinite(error).all():
+                return Agreement(math.nan, math.nan, 0.0)
+            worst, sums = max(worst, float(error.max())), sums + float(error.mean(1).sum())
+            same, images = same + int((found.argmax(1) == expected.argmax(1)).sum()), images + len(part)
+    return Agreement(worst, sums / images, same / images)
 
 
-def _onnx_bytes(module: nn.Module, input_shape: tuple[int, int, int], opset: int) -> bytes:
-    import torch
-
-    example = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))  # of 1, torch would fix N = 1
-    try:
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: "batch"},),
-            input_names=["images"],
-            output_names=["logits"],
-            opset_version=opset,
-            external_data=False,
-            verbose=False,
-        )
-    except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ValueError(
-            f"export: expected a network that torch can export, got {reason}. Rewrite that part of the network."
-        ) from error
-    assert program is not None  # dynamo=True returns the program
-    return bytes(_without_traces(program.model_proto).SerializeToString(deterministic=True))
-
-
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without what torch adds for its own debugging: source paths of this machine among it."""
-    _clear(model)
-    for function in model.functions:
-        _clear(function)
-        for node in function.node:
-            _clear_node(node)
-    _clear_graph(model.graph)
-    return model
-
-
-def _clear_graph(graph: onnx.GraphProto) -> None:
-    _clear(graph)
-    for entry in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        _clear(entry)
-    for node in graph.node:
-        _clear_node(node)
-
-
-def _clear_node(node: onnx.NodeProto) -> None:
-    _clear(node)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            _clear_graph(graph)
-
-
-def _clear(entry: Any) -> None:
-    for name in ("metadata_props", "doc_string"):
-        entry.ClearField(name)
+def _probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    wide = logits.astype(np.float64)
+    scaled = np.exp(wide - wide.max(1, keepdims=True))
+    return np.asarray(scaled / scaled.sum(1, keepdims=True))
 
 
 def _pixels(images: npt.NDArray[np.uint8], input_shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from rrise.runtime.engines.protocol import Engine, EngineSpec, open_engine
+from rrise.runtime.engines.opening import open_engine
+from rrise.runtime.engines.protocol import Engine, EngineOptions
+from rrise.runtime.engines.spec import EngineSpec
 
-__all__ = ["Engine", "EngineSpec", "open_engine"]
+__all__ = ["Engine", "EngineOptions", "EngineSpec", "open_engine"]

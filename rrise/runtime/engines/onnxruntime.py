@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the default engine, and the only file that imports onnxruntime."""
+"""ONNX Runtime, on the CPU (the default engine) or by its CUDA provider; the only runtime file that imports it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import numpy as np
 import onnxruntime
 
 from rrise.runtime.documents import brief
-from rrise.runtime.engines.external_data import references_external_data
-from rrise.runtime.engines.protocol import Engine, check_threads
+from rrise.runtime.engines.external_data import refuse_external_data
+from rrise.runtime.engines.protocol import EXPORT, Engine, EngineOptions, check_batch, check_logits, in_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_EXPORT = "Re-run rrise export, or export with one float32 input (N,C,H,W) and one float32 output (N,K)."
-
 
 @final
 class OnnxRuntimeEngine(Engine):
-    """Logits of an ONNX network by ONNX Runtime's CPU provider.
+    """Logits of an ONNX network by ONNX Runtime.
 
     Parameters
     ----------
@@ -27,95 +25,98 @@ class OnnxRuntimeEngine(Engine):
         The ONNX file. It must hold all its weights.
     precision : str
         Arithmetic of the network, as recorded by whoever exported it.
-    threads : int
-        Threads that share one call; 1 runs in the caller's thread.
-    spinning : bool
-        Whether those threads spin between calls: lower latency for a core kept busy. Nothing changes at threads=1.
+    options : EngineOptions, optional
+        Threads, spinning and device: "cpu" (default), or "cuda:0" where onnxruntime-gpu is installed.
 
     Raises
     ------
     ValueError
-        If the bytes are no ONNX model from one float32 (N,C,H,W) to one float32 (N,K), or it needs other files.
+        If the bytes are no ONNX model from one float32 (N,C,H,W) to one float32 (N,K), it needs other files, or the
+        device is not there.
     """
 
-    def __init__(self, data: bytes, *, precision: str = "float32", threads: int = 1, spinning: bool = False) -> None:
-        check_threads(threads)
-        if references_external_data(data):
-            raise ValueError(
-                "engine: expected an ONNX file that holds all its weights, got external data. "
-                "Export with external_data=False: a sha256 pins one file only."
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors arrive as exceptions; the rest is noise on a user's terminal
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")
+    def __init__(self, data: bytes, *, precision: str = "float32", options: EngineOptions | None = None) -> None:
+        options = options or EngineOptions()
+        refuse_external_data(data)
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 4  # errors arrive as exceptions; the rest is noise on a user's terminal
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
+        settings.add_session_config_entry("session.load_model_format", "ONNX")
+        providers = _providers(options.device)
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(data, settings, providers=providers)
         except Exception as error:  # its exceptions have no common class below Exception
             raise ValueError(
                 f"engine: expected an ONNX model, got {brief(str(error), 300)}. Re-run rrise export."
             ) from None
-        self._input, batch, self.input_shape = _image_input(self._session.get_inputs())
+        if self._session.get_providers()[0] != providers[0][0]:  # it falls back silently where CUDA fails to start
+            raise ValueError(
+                f"engine: expected to run by {providers[0][0]}, got {self._session.get_providers()[0]}. Check the CUDA "
+                "and cuDNN libraries, or use device='cpu' and calibrate there."
+            )
+        self._input, self._batch, self.input_shape = _image_input(self._session.get_inputs())
         self._output, self.num_classes = _logit_output(self._session.get_outputs())
-        self._batch = batch
+        self._outputs = [self._output]
         self.kind = "onnxruntime"
         self.version = str(onnxruntime.__version__)
         self.precision = precision
-        self.device = "cpu"
+        self.device = options.device or "cpu"
+        self.survives_fork = options.threads == 1 and self.device == "cpu"
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits float32[N, K]; a network of fixed batch runs in parts, the last one padded with zeros."""
-        if batch.dtype != np.float32:
-            raise TypeError(f"engine: expected a float32 batch, got {batch.dtype}. Use rrise.runtime.prepare_images.")
-        if batch.ndim != 4 or batch.shape[1:] != self.input_shape:
-            raise ValueError(
-                f"engine: expected a batch of shape (N,{','.join(map(str, self.input_shape))}), "
-                f"got {batch.shape}. Use rrise.runtime.prepare_images."
-            )
+        check_batch(batch, self.input_shape)
         if len(batch) == 0:
             return np.empty((0, self.num_classes), np.float32)
         if self._batch is None or self._batch == len(batch):
             return self._run(batch)
-        padded = np.zeros((-len(batch) % self._batch + len(batch), *self.input_shape), np.float32)
-        padded[: len(batch)] = batch
-        parts = [self._run(padded[i : i + self._batch]) for i in range(0, len(padded), self._batch)]
-        return np.concatenate(parts)[: len(batch)]
+        return in_parts(self._run, batch, self._batch)
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._session.run([self._output], {self._input: batch})[0]
-        if logits.shape != (len(batch), self.num_classes):
-            raise ValueError(
-                f"engine: expected logits of shape {(len(batch), self.num_classes)}, got {logits.shape}. {_EXPORT}"
-            )
-        return logits
+        return check_logits(self._session.run(self._outputs, {self._input: batch})[0], len(batch), self.num_classes)
+
+
+def _providers(device: str) -> list[tuple[str, dict[str, Any]]]:
+    cpu: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})
+    if device in ("", "cpu"):
+        return [cpu]
+    available = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in available:
+        raise ValueError(
+            f"engine: expected an ONNX Runtime with CUDA for device {device!r}, got {', '.join(available)}. "
+            "Install onnxruntime-gpu in place of onnxruntime, or use device='cpu'."
+        )
+    # Without TF32: the same float32 arithmetic, but for the order of sums, as everywhere else.
+    index = int(device.partition(":")[2] or 0)
+    return [("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0}), cpu]
 
 
 def _image_input(inputs: list[Any]) -> tuple[str, int | None, tuple[int, int, int]]:
     if len(inputs) != 1:
-        raise ValueError(f"engine: expected one input, got {_names(inputs)}. {_EXPORT}")
+        raise ValueError(f"engine: expected one input, got {_names(inputs)}. {EXPORT}")
     name, shape = inputs[0].name, inputs[0].shape
     _check_type(inputs[0], "input")
     if len(shape) != 4 or not all(isinstance(size, int) and size > 0 for size in shape[1:]):
-        raise ValueError(f"engine: expected input {name!r} of shape (N,C,H,W), fixed but for N, got {shape}. {_EXPORT}")
+        raise ValueError(f"engine: expected input {name!r} of shape (N,C,H,W), fixed but for N, got {shape}. {EXPORT}")
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     return name, batch, (shape[1], shape[2], shape[3])
 
 
 def _logit_output(outputs: list[Any]) -> tuple[str, int]:
     if len(outputs) != 1:
-        raise ValueError(f"engine: expected one output, got {_names(outputs)}. {_EXPORT}")
+        raise ValueError(f"engine: expected one output, got {_names(outputs)}. {EXPORT}")
     name, shape = outputs[0].name, outputs[0].shape
     _check_type(outputs[0], "output")
     if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 2:
-        raise ValueError(f"engine: expected output {name!r} of shape (N,K), K at least 2, got {shape}. {_EXPORT}")
+        raise ValueError(f"engine: expected output {name!r} of shape (N,K), K at least 2, got {shape}. {EXPORT}")
     return name, shape[1]
 
 
 def _check_type(tensor: Any, role: str) -> None:
     if tensor.type != "tensor(float)":
-        raise ValueError(f"engine: expected {role} {tensor.name!r} of float32, got {tensor.type}. {_EXPORT}")
+        raise ValueError(f"engine: expected {role} {tensor.name!r} of float32, got {tensor.type}. {EXPORT}")
 
 
 def _names(tensors: list[Any]) -> str:

@@ -1,0 +1,135 @@
+"""What is recorded of an engine file, in engine.json and in a bundle, and how an engine folder is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rrise.runtime.documents import MAX_JSON_BYTES, Fields, parse_json, read_file, sha256_of
+from rrise.runtime.engines.protocol import MAX_ENGINE_BYTES
+
+if TYPE_CHECKING:
+    from rrise.runtime.engines.protocol import Engine
+
+FORMAT = "rrise-engine/1"
+KINDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+"""Runtimes that execute an engine."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What is recorded of an engine file.
+
+    Parameters
+    ----------
+    file : str
+        Name of the engine file, beside the JSON file.
+    kind, precision : str
+        As in `Engine`.
+    sha256 : str
+        SHA-256 of the engine file, lower-case hex.
+    input_shape : (C, H, W)
+        Shape of one image.
+    num_classes : int
+        K, at least 2.
+    classes : tuple of str
+        Names of the K classes, in the order of the logits.
+    onnx_sha256 : str
+        SHA-256 of the ONNX file that the engine is or was built from; "" where it is not recorded.
+    gpu : str
+        GPU that a plan was built for; "" for any, or for none.
+    """
+
+    file: str
+    kind: str
+    sha256: str
+    precision: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    classes: tuple[str, ...]
+    onnx_sha256: str = ""
+    gpu: str = ""
+
+    @classmethod
+    def parse(cls, fields: Fields) -> EngineSpec:
+        """Return the specification that the fields hold, every one checked; the last two may be missing.
+
+        Raises
+        ------
+        ValueError
+            Naming the field that does not hold what it should.
+        """
+        shape = fields.values("input_shape", int, "3 integers (C,H,W) of at least 1", lambda size: 1 <= size < 1 << 24)
+        if len(shape) != 3:
+            fields.refuse("input_shape", "3 integers (C,H,W) of at least 1")
+        num_classes = fields.value("num_classes", int, "an integer of at least 2", lambda k: 2 <= k < 1 << 24)
+        classes = fields.values("classes", str, f"{num_classes} names", lambda name: True)
+        if len(classes) != num_classes:
+            fields.refuse("classes", f"{num_classes} names")
+
+        def recorded(key: str, expected: str, holds: object) -> str:
+            return fields.value(key, str, expected, holds) if key in fields.content else ""  # type: ignore[arg-type]
+
+        return cls(
+            file=fields.value("file", str, "the plain name of a file beside it", is_plain_name),
+            kind=fields.value("kind", str, f"one of {', '.join(KINDS)}", lambda kind: kind in KINDS),
+            sha256=fields.value("sha256", str, "64 lower-case hex digits", is_sha256),
+            precision=fields.value("precision", str, "a name such as float32", bool),
+            input_shape=(shape[0], shape[1], shape[2]),
+            num_classes=num_classes,
+            classes=classes,
+            onnx_sha256=recorded("onnx_sha256", "64 lower-case hex digits", is_sha256),
+            gpu=recorded("gpu", "the name of a GPU, or empty", lambda name: True),
+        )
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether the name is that of a file in the same folder, whatever the file system."""
+    return 0 < len(name) <= 255 and name[0] != "." and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+
+
+def is_sha256(text: str) -> bool:
+    """Return whether the text is 64 lower-case hex digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def read_engine(path: str | Path) -> tuple[EngineSpec | None, bytes]:
+    """Return the specification and the bytes of an engine folder, verified; or (None, bytes) of a bare engine file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder lacks engine.json or the engine, or there is no such file.
+    ValueError
+        If engine.json is not as docs/bundle.md says, or the engine file has another sha256.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return None, read_file(path.resolve(), MAX_ENGINE_BYTES, "engine")
+    content = parse_json(read_file(path / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
+    fields = Fields(content, "engine", "Re-run rrise export.", "engine.json ")
+    fields.value("format", str, repr(FORMAT), lambda name: name == FORMAT)
+    spec = EngineSpec.parse(fields)
+    data = read_file(path / spec.file, MAX_ENGINE_BYTES, "engine")
+    if sha256_of(data) != spec.sha256:
+        raise ValueError(
+            f"engine: expected {spec.file} with sha256 {spec.sha256}, got {sha256_of(data)}. Re-run rrise export."
+        )
+    return spec, data
+
+
+def check_shape(engine: Engine, spec: EngineSpec) -> None:
+    """Refuse an engine whose images or classes are not those recorded.
+
+    Raises
+    ------
+    ValueError
+        If they differ.
+    """
+    recorded, found = (spec.input_shape, spec.num_classes), (engine.input_shape, engine.num_classes)
+    if recorded != found:
+        raise ValueError(
+            f"engine: expected {recorded[1]} classes of images {recorded[0]} as recorded, "
+            f"got {found[1]} of {found[0]} in {spec.file}. Re-run rrise export."
+        )
