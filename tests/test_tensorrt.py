@@ -182,10 +182,15 @@ def test_a_gpu_that_is_not_there(world: SimpleNamespace, device: str) -> None:
         open_plan(world, device=device)
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu:0", "cuda:x", "cuda:-1"])
-def test_a_device_that_is_no_gpu(world: SimpleNamespace, device: str) -> None:
+def test_the_cpu_is_no_device_of_tensorrt(world: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="expected a device such as 'cuda:0' for TensorRT, got 'cpu'"):
+        open_plan(world, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu:0", "cuda:x", "cuda:-1", "cuda:²"])
+def test_a_device_that_is_no_gpu(device: str) -> None:
     with pytest.raises(ValueError, match="expected a device such as 'cuda:0' for TensorRT, got"):
-        open_plan(world, device=device)
+        cuda.find_gpu(device)
 
 
 def test_all_is_released_the_last_first(world: SimpleNamespace) -> None:

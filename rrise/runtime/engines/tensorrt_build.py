@@ -147,7 +147,8 @@ def _parse(parser: Any, onnx: bytes, tensorrt: TensorRt) -> None:
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     said = "; ".join(
-        f"{error.node_operator() or 'model'} {error.node_name()}: {' '.join(error.desc().split())}" for error in errors
+        f"{f'{error.node_operator()} {error.node_name()}'.strip() or 'model'}: {' '.join(error.desc().split())}"
+        for error in errors
     )
     raise ValueError(
         f"engine: expected an ONNX network that {tensorrt.kind} {tensorrt.version} can parse, got: "
