@@ -8,11 +8,13 @@ import ctypes
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -353,9 +355,39 @@ def test_a_fork_is_refused_and_releases_nothing(world: SimpleNamespace) -> None:
         told = pipe.read()
     assert told == (
         f"0 engine: expected the process that opened it ({os.getpid()}), got a fork of it ({child}). "
-        "CUDA does not survive a fork: open the engine in each process."
+        "CUDA does not survive a fork: start processes by spawn, and open the engine in each."
     )
     np.testing.assert_allclose(engine(batch(2)), expected(batch(2)), atol=1e-6)
+
+
+def test_an_engine_cannot_be_opened_in_a_fork_either(world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = plan(world)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: FakeDriver(init=3))  # what cuInit says in a forked child
+    with pytest.raises(
+        RuntimeError, match=r"got a fork of one that uses the GPU .* start processes by spawn"
+    ) as caught:
+        open_plan(world, data)
+    one_line(caught)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for a stub of the driver")
+def test_the_driver_is_asked_as_its_c_interface_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "driver.c").write_text(
+        "#include <string.h>\n"
+        "int cuInit(unsigned flags) { return flags == 0 ? 0 : 1; }\n"
+        "int cuDeviceGetCount(int *count) { *count = 2; return 0; }\n"
+        "int cuDeviceGet(int *device, int index) { *device = 70 + index; return 0; }\n"
+        "int cuDeviceGetName(char *name, int size, int device) {\n"
+        '    strncpy(name, device == 71 ? "NVIDIA Second" : "NVIDIA First", size); return 0; }\n'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "driver.so", tmp_path / "driver.c"], check=True)
+    monkeypatch.setattr(cuda, "DRIVER", str(tmp_path / "driver.so"))
+    assert [cuda.find_gpu(device) for device in ("", "cuda", "cuda:0", "cuda:1")] == [
+        *[cuda.Gpu(0, "NVIDIA First")] * 3,
+        cuda.Gpu(1, "NVIDIA Second"),
+    ]
+    with pytest.raises(ValueError, match="expected a device below cuda:2"):
+        cuda.find_gpu("cuda:2")
 
 
 def test_no_driver(world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import time
 
 import numpy as np
 import pytest
@@ -46,7 +47,9 @@ def graph(name: str, precision: str) -> bytes:
 
 def check_plan(name: str, precision: str) -> bytes:
     onnx, shape = graph(name, precision), NETWORKS[name][3]
+    start = time.perf_counter()
     plan = build_plan("tensorrt-rtx", onnx, input_shape=shape, config=PlanConfig(max_batch=32))
+    print(f"{name} {precision}: built in {time.perf_counter() - start:.1f} s, {len(plan.data) / 1e6:.1f} MB")
     assert plan.facts["gpu"] == ""
     assert plan.facts["version"] == tensorrt_rtx.__version__
     assert plan.facts["buckets"] == [1, 2, 4, 8, 16, 32]
