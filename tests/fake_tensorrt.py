@@ -6,6 +6,7 @@ built it. `tests/test_tensorrt_api.py` compares every public name and every para
 
 import ctypes
 import enum
+import functools
 import json
 import sys
 from types import SimpleNamespace
@@ -370,5 +371,5 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, gpus: tuple[str, ...] = 
     monkeypatch.setattr(ctypes, "CDLL", lambda path: FakeDriver(gpus) if path == "libcuda.so.1" else no_driver(path))
     monkeypatch.setitem(sys.modules, tensorrt_module.KINDS[kind][0], module)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
-    tensorrt_module._loaded.cache_clear()
+    monkeypatch.setattr(tensorrt_module, "_loaded", functools.cache(tensorrt_module._loaded.__wrapped__))
     return SimpleNamespace(kind=kind, version=VERSIONS[name], module=module, tensorrt=module.fake, cuda=runtime.fake)

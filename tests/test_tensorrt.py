@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,9 +34,8 @@ ENGINES = {"tensorrt": TensorRtEngine, "tensorrt-rtx": TensorRtRtxEngine}
 
 
 @pytest.fixture(params=VERSIONS)
-def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    yield install(monkeypatch, request.param)
-    tensorrt_module._loaded.cache_clear()
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    return install(monkeypatch, request.param)
 
 
 def plan(world: SimpleNamespace, max_batch: int = 8, batch: int | str = "N", **changes: object) -> bytes:
@@ -145,7 +143,6 @@ def test_a_network_that_tensorrt_rtx_cannot_capture_runs_without_graphs(monkeypa
     engine = open_plan(world)
     assert "cudaStreamBeginCapture" not in world.cuda.calls
     np.testing.assert_allclose(engine(batch(11)), expected(batch(11)), atol=1e-6)
-    tensorrt_module._loaded.cache_clear()
 
 
 def test_many_threads_get_each_its_own_logits(world: SimpleNamespace) -> None:
@@ -175,7 +172,6 @@ def test_another_gpu_and_the_device_of_the_thread_is_left_alone(monkeypatch: pyt
     del engine
     assert nothing_left(world)
     assert world.cuda.device == 0
-    tensorrt_module._loaded.cache_clear()
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "cuda:99"])

@@ -1,6 +1,5 @@
 """Building a plan, against a TensorRT made of numpy: what it is asked, what is recorded, and every refusal."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +17,8 @@ ONNX = linear_engine(np.ones((4, 3)), np.zeros(3))
 
 
 @pytest.fixture(params=VERSIONS)
-def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    yield install(monkeypatch, request.param)
-    tensorrt_module._loaded.cache_clear()
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    return install(monkeypatch, request.param)
 
 
 def build(world: SimpleNamespace, onnx: bytes = ONNX, **settings: object) -> Plan:
@@ -203,9 +201,8 @@ def test_settings_out_of_range(settings: dict) -> None:
 
 
 @pytest.fixture
-def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    yield install(monkeypatch, "tensorrt 11")
-    tensorrt_module._loaded.cache_clear()
+def tensorrt(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    return install(monkeypatch, "tensorrt 11")
 
 
 def test_a_timing_cache_is_made_read_and_written_back(tensorrt: SimpleNamespace, tmp_path: Path) -> None:
@@ -255,4 +252,3 @@ def test_tensorrt_rtx_has_no_timing_cache(monkeypatch: pytest.MonkeyPatch, tmp_p
     world = install(monkeypatch, "tensorrt-rtx")
     with pytest.raises(ValueError, match="timing_cache: expected none for tensorrt-rtx"):
         build(world, timing_cache=str(tmp_path / "timings"))
-    tensorrt_module._loaded.cache_clear()

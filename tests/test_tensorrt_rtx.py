@@ -3,17 +3,20 @@
 import functools
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from onnx import helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from reference_engines import FLOAT, model
 from torch import nn
 
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt import TensorRtRtxEngine
 from rrise.runtime.engines.tensorrt_build import PlanConfig, build_plan
+from rrise.runtime.engines.tensorrt_module import load
 from rrise.training.architectures import NetworkSpec, build_network
 from rrise.training.onnx_graphs import HalfPrecision, onnx_bytes
 from rrise.training.quantisation import quantise
@@ -89,3 +92,76 @@ def test_an_operator_that_tensorrt_rtx_has_not_is_named() -> None:
 def test_its_plan_is_refused_without_a_driver() -> None:
     with pytest.raises(RuntimeError, match=r"expected an NVIDIA driver \(libcuda.so.1\), got none"):
         TensorRtRtxEngine(check_plan("small", "float32"), options=EngineOptions())
+
+
+SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True}
+NO_BIAS = {"QuantizeBias": False}
+PRODUCTS = ["Conv", "MatMul", "Gemm"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "built"),
+    [
+        pytest.param({"per_channel": True, "extra_options": SYMMETRIC | NO_BIAS}, 4, id="all operators"),
+        pytest.param(
+            {"per_channel": True, "op_types_to_quantize": PRODUCTS, "extra_options": SYMMETRIC | NO_BIAS},
+            4,
+            id="products",
+        ),
+        pytest.param({"op_types_to_quantize": PRODUCTS, "extra_options": SYMMETRIC | NO_BIAS}, 4, id="per tensor"),
+        pytest.param({"per_channel": True, "extra_options": SYMMETRIC}, 1, id="int32 biases"),
+        pytest.param(
+            {"per_channel": True, "op_types_to_quantize": PRODUCTS, "extra_options": NO_BIAS}, 0, id="zero points"
+        ),
+    ],
+)
+def test_which_settings_of_onnx_runtime_s_quantisation_it_takes(settings: dict, built: int, tmp_path: Path) -> None:
+    """The table of docs/tensorrt.md."""
+    found = 0
+    for name in NETWORKS.keys() - {"small"}:
+        shape = NETWORKS[name][3]
+        plain, quantised = tmp_path / f"{name}.onnx", tmp_path / f"{name}.int8.onnx"
+        plain.write_bytes(graph(name, "float32"))
+        quantize_static(
+            str(plain),
+            str(quantised),
+            RandomImages(shape),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            **settings,
+        )
+        try:
+            build_plan("tensorrt-rtx", quantised.read_bytes(), input_shape=shape)
+            found += 1
+        except ValueError as error:
+            assert "can parse, got: " in str(error)  # noqa: PT017  (some are refused, and so named)
+    assert found == built
+
+
+class RandomImages(CalibrationDataReader):
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._batches = iter(np.random.default_rng(0).random((2, 8, *shape), np.float32))
+
+    def get_next(self) -> dict | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
+
+
+def test_which_gpus_it_builds_for() -> None:
+    """docs/tensorrt.md: no H100, and no float32 on Turing, which a plan leaves out by default."""
+    assert not hasattr(tensorrt_rtx.ComputeCapability, "SM90")
+    tensorrt = load("tensorrt-rtx")
+    builder = tensorrt_rtx.Builder(tensorrt.log)
+    network, settings = builder.create_network(0), builder.create_builder_config()
+    assert settings.num_compute_capabilities == 0
+    assert tensorrt_rtx.OnnxParser(network, tensorrt.log).parse(graph("small", "float32"))
+    profile = builder.create_optimization_profile()
+    profile.set_shape("images", *[(1, 1, 28, 28)] * 3)
+    settings.add_optimization_profile(profile)
+    settings.num_compute_capabilities = 1
+    assert settings.set_compute_capability(tensorrt_rtx.ComputeCapability.SM75, 0)
+    mark = tensorrt.log.mark()
+    assert builder.build_serialized_network(network, settings) is None
+    assert "FP32 GEMM is not supported" in tensorrt.log.since(mark)
