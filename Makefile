@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test test-slow lint type bench build readme clean
+.PHONY: help demo test test-slow test-tensorrt lint type bench build readme clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,6 +22,12 @@ test: $(STAMP) ## the default tests (CPU, no network)
 
 test-slow: $(STAMP) ## the long statistical tests
 	$(BIN)/python -m pytest -m slow
+
+$(VENV)/tensorrt-%: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ tensorrt-cu13-bindings==$*
+
+test-tensorrt: $(VENV)/tensorrt-11.4.0.106 $(VENV)/tensorrt-10.16.1.11 ## the names of TensorRT's API, against NVIDIA's own modules
+	for folder in $^; do RRISE_TENSORRT_BINDINGS=$$PWD/$$folder $(BIN)/python -m pytest tests/test_tensorrt_api.py || exit 1; done
 
 lint: $(STAMP) ## ruff: style and format
 	$(BIN)/ruff check .

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DRIVER = "libcuda.so.1"
+NO_FORK = "CUDA does not survive a fork: start processes by spawn, and open the engine in each."
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+_NOT_INITIALIZED = 3  # CUDA_ERROR_NOT_INITIALIZED, of cuInit too in a forked child
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def find_gpu(device: str = "") -> Gpu:
     ValueError
         If the device is no GPU, or there is none of that number.
     RuntimeError
-        If there is no driver, or it finds no GPU.
+        If there is no driver, it finds no GPU, or this process is a fork of one that uses it.
     """
     kind, _, index = (device or "cuda").partition(":")
     if kind != "cuda" or not (index or "0").isdecimal():
@@ -78,6 +80,11 @@ def find_gpu(device: str = "") -> Gpu:
 
 def _ask(driver: Any, function: str, *arguments: Any) -> None:
     status = getattr(driver, function)(*arguments)
+    if status == _NOT_INITIALIZED:
+        raise RuntimeError(
+            f"engine: expected a process of its own for CUDA, got a fork of one that uses the GPU ({function} says "
+            f"not initialised). {NO_FORK}"
+        )
     if status != 0:
         raise RuntimeError(
             f"engine: expected an NVIDIA GPU, got error {status} of {function}. Check that nvidia-smi shows the GPU."
@@ -178,9 +185,11 @@ class Cuda:
             self._runtime.cudaStreamEndCapture(self._stream)  # the first error is the one to tell
             raise
         graph = self._call("cudaStreamEndCapture", self._stream)
-        executable = self._call("cudaGraphInstantiate", graph, 0)
+        try:
+            executable = self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._runtime.cudaGraphDestroy(graph)  # the executable does not need it
         self._on_close("cudaGraphExecDestroy", executable)
-        self._call("cudaGraphDestroy", graph)
         return executable
 
     def launch(self, executable: Any) -> None:

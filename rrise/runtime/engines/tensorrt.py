@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from rrise.runtime.engines.cuda import Cuda, find_gpu, load_cuda
+from rrise.runtime.engines.cuda import NO_FORK, Cuda, find_gpu, load_cuda
 from rrise.runtime.engines.protocol import Engine, EngineOptions, check_batch
 from rrise.runtime.engines.tensorrt_graphs import enqueue, make_buffers, make_context, make_graph
 from rrise.runtime.engines.tensorrt_module import KINDS, Tensor, TensorRt, batch_buckets, check_tensors, load
@@ -68,7 +68,7 @@ class _PlanEngine(Engine):
         if os.getpid() != self._process:
             raise RuntimeError(
                 f"engine: expected the process that opened it ({self._process}), got a fork of it ({os.getpid()}). "
-                "CUDA does not survive a fork: open the engine in each process."
+                f"{NO_FORK}"
             )
         logits = np.empty((len(batch), self.num_classes), np.float32)
         largest = max(self._graphs)

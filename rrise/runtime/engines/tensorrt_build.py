@@ -108,8 +108,8 @@ def build_plan(kind: str, onnx: bytes, *, input_shape: tuple[int, int, int], con
     module, log = tensorrt.module, tensorrt.log
     builder = tensorrt.make(module.Builder, log)
     # TensorRT 10 asks for strong typing; from 11 on, and in TensorRT-RTX, there is nothing else.
-    strongly_typed = 1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(strongly_typed if tensorrt.version.startswith("10.") else 0)
+    asked = tensorrt.version.startswith("10.")
+    network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if asked else 0)
     parser = tensorrt.make(module.OnnxParser, network, log)
     _parse(parser, onnx, tensorrt)
     name, smallest, largest = _batches(network, input_shape, config)
@@ -147,7 +147,8 @@ def _parse(parser: Any, onnx: bytes, tensorrt: TensorRt) -> None:
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     said = "; ".join(
-        f"{error.node_operator() or 'model'} {error.node_name()}: {' '.join(error.desc().split())}" for error in errors
+        f"{f'{error.node_operator()} {error.node_name()}'.strip() or 'model'}: {' '.join(error.desc().split())}"
+        for error in errors
     )
     raise ValueError(
         f"engine: expected an ONNX network that {tensorrt.kind} {tensorrt.version} can parse, got: "
