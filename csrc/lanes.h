@@ -11,6 +11,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "rrise: build without -ffast-math and -ffinite-math-only; they delete the NaN checks a certificate rests on"
+#endif
+
 #if defined(__GNUC__)
 #define RRISE_INLINE inline __attribute__((always_inline))
 #else
