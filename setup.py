@@ -14,7 +14,7 @@ setup(
             "rrise._C",
             ["csrc/bindings.cpp"],
             include_dirs=["csrc"],
-            depends=["csrc/elementary.h", "csrc/noise.h", "csrc/radius.h"],
+            depends=[f"csrc/{name}.h" for name in ("elementary", "lanes", "noise", "planes", "radius", "softmax")],
             define_macros=[("RRISE_VERSION", f'"{VERSION}"')],
             cxx_std=17,
             # Never -ffast-math: it lets the compiler drop the NaN checks a certificate rests on.

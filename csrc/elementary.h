@@ -10,40 +10,9 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "rrise: build without -ffast-math and -ffinite-math-only; they delete the NaN checks a certificate rests on"
-#endif
-
-// RRISE_CLONES: compile the function for x86-64, v3 (AVX2) and v4 (AVX-512), the loader picks. Needs GCC and glibc's
-// ifunc; elsewhere, or with RRISE_NO_CLONES defined, it means nothing and the results are the same.
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && defined(__x86_64__) && defined(__GLIBC__) && \
-    !defined(RRISE_NO_CLONES)
-#define RRISE_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"), unused))
-#elif defined(__GNUC__)
-#define RRISE_CLONES __attribute__((unused))
-#else
-#define RRISE_CLONES
-#endif
-
-#if defined(__GNUC__)
-#define RRISE_INLINE inline __attribute__((always_inline))
-#else
-#define RRISE_INLINE inline
-#endif
+#include "lanes.h"
 
 namespace rrise {
-
-RRISE_INLINE std::uint64_t bits_of(double x) noexcept {
-  std::uint64_t b;
-  std::memcpy(&b, &x, sizeof b);
-  return b;
-}
-
-RRISE_INLINE double from_bits(std::uint64_t b) noexcept {
-  double x;
-  std::memcpy(&x, &b, sizeof x);
-  return x;
-}
 
 // exp(x) for x <= 0.
 //
@@ -53,23 +22,24 @@ RRISE_INLINE double from_bits(std::uint64_t b) noexcept {
 // NaN:       gives 0; the caller must have refused NaN.
 // Source:    Cody and Waite (1980) reduction x = k ln2 + r, |r| <= ln2/2, then the Taylor polynomial of degree 13
 //            (remainder under 4.2e-18), summed as 1 + (r + r^2 P(r)).
-RRISE_INLINE double exp_nonpositive(double x) noexcept {
+template <class V>
+RRISE_INLINE V exp_nonpositive(const V& x) noexcept {
   const double shift = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer held in the low bits
-  const double t = x * 1.4426950408889634074 + shift;
-  const double k = t - shift;
+  const V t = x * 1.4426950408889634074 + shift;
+  const V k = t - shift;
   // 6.93147180369123816490e-01 has 32 significant bits, so its product with |k| <= 1022 is exact.
-  const double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+  const V r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
   // Estrin's scheme: the same polynomial as Horner's, with a third of the latency.
-  const double r2 = r * r, r4 = r2 * r2, r8 = r4 * r4;
-  const double p0 = (1.0 / 2 + 1.0 / 6 * r) + (1.0 / 24 + 1.0 / 120 * r) * r2;
-  const double p4 = (1.0 / 720 + 1.0 / 5040 * r) + (1.0 / 40320 + 1.0 / 362880 * r) * r2;
-  const double p8 = (1.0 / 3628800 + 1.0 / 39916800 * r) + (1.0 / 479001600 + 1.0 / 6227020800 * r) * r2;
-  const double p = (p0 + p4 * r4) + p8 * r8;
-  const double e = 1.0 + (r + r2 * p);
+  const V r2 = r * r, r4 = r2 * r2, r8 = r4 * r4;
+  const V p0 = (1.0 / 2 + 1.0 / 6 * r) + (1.0 / 24 + 1.0 / 120 * r) * r2;
+  const V p4 = (1.0 / 720 + 1.0 / 5040 * r) + (1.0 / 40320 + 1.0 / 362880 * r) * r2;
+  const V p8 = (1.0 / 3628800 + 1.0 / 39916800 * r) + (1.0 / 479001600 + 1.0 / 6227020800 * r) * r2;
+  const V p = (p0 + p4 * r4) + p8 * r8;
+  const V e = 1.0 + (r + r2 * p);
   // The low bits of t hold k in two's complement; shifted into the exponent field they multiply e by 2^k (k >= -1022).
-  // Below -708 that is garbage, and masked: a mask, unlike a branch, leaves the loop round this vectorisable.
-  const std::uint64_t mask = std::uint64_t{0} - static_cast<std::uint64_t>(x > -708.0);
-  return from_bits((bits_of(e) + (bits_of(t) << 52)) & mask);
+  // Below -708 that is garbage, and not selected.
+  const V scaled = from_bits<V>(bits_of(e) + (bits_of(t) << 52));
+  return x > -708.0 ? scaled : V{};
 }
 
 // Natural logarithm of a positive normal number.
@@ -79,17 +49,18 @@ RRISE_INLINE double exp_nonpositive(double x) noexcept {
 // Rounding:  exact at 1.
 // Source:    x = 2^k m, sqrt(1/2) <= m < sqrt(2), s = (m-1)/(m+1), log m = 2 atanh(s) by its series, arranged as in
 //            fdlibm's e_log.c: k ln2_hi - ((m-1)^2/2 - (s ((m-1)^2/2 + R) + k ln2_lo) - (m-1)).
-RRISE_INLINE double log_positive(double x) noexcept {
+template <class V>
+RRISE_INLINE V log_positive(const V& x) noexcept {
   const std::uint64_t sqrt_half = 0x3fe6a09e667f3bcdULL;
-  const std::uint64_t shifted = bits_of(x) - sqrt_half;  // exponent relative to sqrt(1/2) in the top 12 bits
-  const std::uint64_t exponent = shifted & 0xfff0000000000000ULL;
-  const double m = from_bits(bits_of(x) - exponent);
+  const BitsOf<V> shifted = bits_of(x) - sqrt_half;  // exponent relative to sqrt(1/2) in the top 12 bits
+  const BitsOf<V> exponent = shifted & 0xfff0000000000000ULL;
+  const V m = from_bits<V>(bits_of(x) - exponent);
   // k = exponent >> 52 as a signed number, through the mantissa of a double: no 64-bit conversion in SSE2 or AVX2.
-  const double k = from_bits(((exponent >> 52) ^ 0x800ULL) | 0x4330000000000000ULL) - (4503599627370496.0 + 2048.0);
-  const double f = m - 1.0;
-  const double s = f / (2.0 + f);
-  const double z = s * s;
-  double p = 2.0 / 23.0;
+  const V k = from_bits<V>(((exponent >> 52) ^ 0x800ULL) | 0x4330000000000000ULL) - (4503599627370496.0 + 2048.0);
+  const V f = m - 1.0;
+  const V s = f / (2.0 + f);
+  const V z = s * s;
+  V p = all<V>(2.0 / 23.0);
   p = p * z + 2.0 / 21.0;
   p = p * z + 2.0 / 19.0;
   p = p * z + 2.0 / 17.0;
@@ -100,8 +71,8 @@ RRISE_INLINE double log_positive(double x) noexcept {
   p = p * z + 2.0 / 7.0;
   p = p * z + 2.0 / 5.0;
   p = p * z + 2.0 / 3.0;
-  const double r = p * z;
-  const double half_square = 0.5 * f * f;
+  const V r = p * z;
+  const V half_square = 0.5 * f * f;
   return k * 6.93147180369123816490e-01 -
          ((half_square - (s * (half_square + r) + k * 1.90821492927058770002e-10)) - f);
 }

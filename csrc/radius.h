@@ -15,10 +15,9 @@
 #include <limits>
 
 #include "elementary.h"
+#include "softmax.h"
 
 namespace rrise {
-
-constexpr std::int64_t kAbstain = -1;
 
 // The piecewise-linear calibration curve through (q[j], p[j]), j < size.
 // The caller has checked: size >= 2, q strictly increasing from 0.0 to 1.0, |p| <= 1e300.
@@ -35,11 +34,6 @@ struct Certificate {
   double radius;       // L2, in the unit of sigma; 0 if and only if label is -1
 };
 
-struct Top {
-  std::int64_t label;
-  double q;
-};
-
 // Where certify_rows puts its answers: four arrays of `rows` elements.
 struct Certificates {
   std::int64_t* label;
@@ -48,80 +42,94 @@ struct Certificates {
   double* radius;
 };
 
+// The three rational functions of AS241: of d = p - 1/2 <= 0.425, and of r = sqrt(-log(1 - p)) up to 5 and beyond.
+template <class V>
+RRISE_INLINE V probit_middle(const V& d) noexcept {
+  const V r = 0.180625 - d * d;
+  V num = all<V>(2.5090809287301226727e+3);
+  num = num * r + 3.3430575583588128105e+4;
+  num = num * r + 6.7265770927008700853e+4;
+  num = num * r + 4.5921953931549871457e+4;
+  num = num * r + 1.3731693765509461125e+4;
+  num = num * r + 1.9715909503065514427e+3;
+  num = num * r + 1.3314166789178437745e+2;
+  num = num * r + 3.3871328727963666080e+0;
+  num = num * d;
+  V den = all<V>(5.2264952788528545610e+3);
+  den = den * r + 2.8729085735721942674e+4;
+  den = den * r + 3.9307895800092710610e+4;
+  den = den * r + 2.1213794301586595867e+4;
+  den = den * r + 5.3941960214247511077e+3;
+  den = den * r + 6.8718700749205790830e+2;
+  den = den * r + 4.2313330701600911252e+1;
+  den = den * r + 1.0;
+  return num / den;
+}
+template <class V>
+RRISE_INLINE V probit_tail(const V& root) noexcept {
+  const V r = root - 1.6;
+  V num = all<V>(7.74545014278341407640e-4);
+  num = num * r + 2.27238449892691845833e-2;
+  num = num * r + 2.41780725177450611770e-1;
+  num = num * r + 1.27045825245236838258e+0;
+  num = num * r + 3.64784832476320460504e+0;
+  num = num * r + 5.76949722146069140550e+0;
+  num = num * r + 4.63033784615654529590e+0;
+  num = num * r + 1.42343711074968357734e+0;
+  V den = all<V>(1.05075007164441684324e-9);
+  den = den * r + 5.47593808499534494600e-4;
+  den = den * r + 1.51986665636164571966e-2;
+  den = den * r + 1.48103976427480074590e-1;
+  den = den * r + 6.89767334985100004550e-1;
+  den = den * r + 1.67638483018380384940e+0;
+  den = den * r + 2.05319162663775882187e+0;
+  den = den * r + 1.0;
+  return num / den;
+}
+template <class V>
+RRISE_INLINE V probit_far(const V& root) noexcept {
+  const V r = root - 5.0;
+  V num = all<V>(2.01033439929228813265e-7);
+  num = num * r + 2.71155556874348757815e-5;
+  num = num * r + 1.24266094738807843860e-3;
+  num = num * r + 2.65321895265761230930e-2;
+  num = num * r + 2.96560571828504891230e-1;
+  num = num * r + 1.78482653991729133580e+0;
+  num = num * r + 5.46378491116411436990e+0;
+  num = num * r + 6.65790464350110377720e+0;
+  V den = all<V>(2.04426310338993978564e-15);
+  den = den * r + 1.42151175831644588870e-7;
+  den = den * r + 1.84631831751005468180e-5;
+  den = den * r + 7.86869131145613259100e-4;
+  den = den * r + 1.48753612908506148525e-2;
+  den = den * r + 1.36929880922735805310e-1;
+  den = den * r + 5.99832206555887937690e-1;
+  den = den * r + 1.0;
+  return num / den;
+}
+
+// The largest double below 1, the largest p that has a finite radius.
+constexpr double kLargestP = 1.0 - std::numeric_limits<double>::epsilon() / 2.0;
+
+// What undoes the error of the three above: see probit_down.
+constexpr double kProbitDown = 1.0 - 16.0 * 0x1p-53;
+
 // Phi^-1(p), never above it.
 //
 // Range:     1/2 < p <= 1; anything else, NaN too, gives 0. p = 1 is answered as 1 - 2^-53 (8.2095), a finite lower
-// bound. Max error: below the truth by at most 24 units of 2^-53 relative; monotone in p up to that much. Rounding:
-// down: AS241 here is within 5.9 units of 2^-53 of the truth, so the factor 1 - 16 * 2^-53 clears it. NaN:       gives
-// 0. Source:    Wichura (1988), Algorithm AS241 (PPND16), Applied Statistics 37(3), 477-484. p - 1/2 and 1 - p are
-// exact
+//            bound.
+// Max error: below the truth by at most 24 units of 2^-53 relative; monotone in p up to that much.
+// Rounding:  down: AS241 here is within 5.9 units of 2^-53 of the truth, so the factor 1 - 16 * 2^-53 clears it.
+// NaN:       gives 0.
+// Source:    Wichura (1988), Algorithm AS241 (PPND16), Applied Statistics 37(3), 477-484. p - 1/2 and 1 - p are exact
 //            here (Sterbenz), so neither the middle nor the tail loses digits.
 RRISE_INLINE double probit_down(double p) noexcept {
   if (!(p > 0.5 && p <= 1.0)) return 0.0;
-  const double largest = 1.0 - std::numeric_limits<double>::epsilon() / 2.0;
-  p = p < largest ? p : largest;
+  p = p < kLargestP ? p : kLargestP;
   const double d = p - 0.5;
-  double num, den;
-  if (d <= 0.425) {
-    const double r = 0.180625 - d * d;
-    num = 2.5090809287301226727e+3;
-    num = num * r + 3.3430575583588128105e+4;
-    num = num * r + 6.7265770927008700853e+4;
-    num = num * r + 4.5921953931549871457e+4;
-    num = num * r + 1.3731693765509461125e+4;
-    num = num * r + 1.9715909503065514427e+3;
-    num = num * r + 1.3314166789178437745e+2;
-    num = num * r + 3.3871328727963666080e+0;
-    num = num * d;
-    den = 5.2264952788528545610e+3;
-    den = den * r + 2.8729085735721942674e+4;
-    den = den * r + 3.9307895800092710610e+4;
-    den = den * r + 2.1213794301586595867e+4;
-    den = den * r + 5.3941960214247511077e+3;
-    den = den * r + 6.8718700749205790830e+2;
-    den = den * r + 4.2313330701600911252e+1;
-    den = den * r + 1.0;
-  } else {
-    double r = std::sqrt(-log_positive(1.0 - p));
-    if (r <= 5.0) {
-      r = r - 1.6;
-      num = 7.74545014278341407640e-4;
-      num = num * r + 2.27238449892691845833e-2;
-      num = num * r + 2.41780725177450611770e-1;
-      num = num * r + 1.27045825245236838258e+0;
-      num = num * r + 3.64784832476320460504e+0;
-      num = num * r + 5.76949722146069140550e+0;
-      num = num * r + 4.63033784615654529590e+0;
-      num = num * r + 1.42343711074968357734e+0;
-      den = 1.05075007164441684324e-9;
-      den = den * r + 5.47593808499534494600e-4;
-      den = den * r + 1.51986665636164571966e-2;
-      den = den * r + 1.48103976427480074590e-1;
-      den = den * r + 6.89767334985100004550e-1;
-      den = den * r + 1.67638483018380384940e+0;
-      den = den * r + 2.05319162663775882187e+0;
-      den = den * r + 1.0;
-    } else {
-      r = r - 5.0;
-      num = 2.01033439929228813265e-7;
-      num = num * r + 2.71155556874348757815e-5;
-      num = num * r + 1.24266094738807843860e-3;
-      num = num * r + 2.65321895265761230930e-2;
-      num = num * r + 2.96560571828504891230e-1;
-      num = num * r + 1.78482653991729133580e+0;
-      num = num * r + 5.46378491116411436990e+0;
-      num = num * r + 6.65790464350110377720e+0;
-      den = 2.04426310338993978564e-15;
-      den = den * r + 1.42151175831644588870e-7;
-      den = den * r + 1.84631831751005468180e-5;
-      den = den * r + 7.86869131145613259100e-4;
-      den = den * r + 1.48753612908506148525e-2;
-      den = den * r + 1.36929880922735805310e-1;
-      den = den * r + 5.99832206555887937690e-1;
-      den = den * r + 1.0;
-    }
-  }
-  return (num / den) * (1.0 - 16.0 * 0x1p-53);
+  if (d <= 0.425) return probit_middle(d) * kProbitDown;
+  const double root = std::sqrt(-log_positive(1.0 - p));
+  return (root <= 5.0 ? probit_tail(root) : probit_far(root)) * kProbitDown;
 }
 
 // The next smaller double of a positive number; 0 stays 0.
@@ -144,16 +152,13 @@ RRISE_INLINE double radius(double p_lower, double sigma) noexcept { return step_
 //            and subtracting 2^-49 S = 16 u S (itself rounded, 1.1 u S) leaves a margin. 2^-1022 covers underflow.
 RRISE_INLINE double curve_down(const Curve& curve, double q) noexcept {
   if (!(q >= 0.0 && q <= 1.0)) return 0.0;
-  std::size_t low = 0, high = curve.size - 1;  // q[low] <= q <= q[high]
-  while (high - low > 1) {
-    const std::size_t middle = low + (high - low) / 2;
-    if (curve.q[middle] <= q) {
-      low = middle;
-    } else {
-      high = middle;
-    }
+  std::size_t low = 0;  // q[low] <= q <= q[low + 1], found by halving without a branch that could be guessed wrong
+  for (std::size_t segments = curve.size - 1; segments > 1;) {
+    const std::size_t half = segments / 2;
+    low += curve.q[low + half] <= q ? half : 0;
+    segments -= half;
   }
-  const double q0 = curve.q[low], q1 = curve.q[high], p0 = curve.p[low], p1 = curve.p[high];
+  const double q0 = curve.q[low], q1 = curve.q[low + 1], p0 = curve.p[low], p1 = curve.p[low + 1];
   double p;
   if (q == q0 || p0 == p1) {
     p = p0;
@@ -167,79 +172,11 @@ RRISE_INLINE double curve_down(const Curve& curve, double q) noexcept {
   return p > 0.0 ? (p < 1.0 ? p : 1.0) : 0.0;
 }
 
-// Integers ordered as the floats they are the bits of, -0.0 as +0.0; every NaN lies beyond one of the infinities.
-// Integer maxima may be taken in any order, so the compiler is free to vectorise them.
-RRISE_INLINE std::int32_t ordered(float x) noexcept {
-  const float y = x + 0.0f;
-  std::int32_t b;
-  std::memcpy(&b, &y, sizeof b);
-  return b ^ ((b >> 31) & 0x7fffffff);
-}
-RRISE_INLINE std::int64_t ordered(double x) noexcept {
-  const double y = x + 0.0;
-  std::int64_t b;
-  std::memcpy(&b, &y, sizeof b);
-  return b ^ ((b >> 63) & 0x7fffffffffffffff);
-}
-
-// The first largest logit of a row and its softmax probability, 1 / (1 + sum of exp(z_i - z_label) over the others).
-//
-// Range:     2 <= classes < 2^31, any finite logits.
-// Max error: a term at distance d below the largest logit is within 2 + d units of 2^-53 relative, summing positive
-// terms
-//            adds at most classes/32 + 6; nothing cancels, so q and 1 - q (before q is rounded) both keep that
-//            accuracy.
-// Rounding:  to nearest, in a fixed order of summation: 32 terms fold to 8 lanes, the lanes run along the row, then
-// fold. NaN:       a NaN or an infinity anywhere in the row gives label -1 and q = NaN.
-template <class Real>
-RRISE_INLINE Top top(const Real* logits, std::size_t classes) noexcept {
-  using Key = decltype(ordered(Real{}));
-  const Key infinite = ordered(std::numeric_limits<Real>::infinity());
-  const Key size = static_cast<Key>(classes);
-  Key highest = -infinite - 1, lowest = infinite;
-  for (Key i = 0; i < size; ++i) {
-    const Key key = ordered(logits[i]);
-    highest = key > highest ? key : highest;
-    lowest = key < lowest ? key : lowest;
-  }
-  if (!(highest < infinite && lowest > -infinite - 1)) return {kAbstain, std::numeric_limits<double>::quiet_NaN()};
-  Key first = size;
-  for (Key i = 0; i < size; ++i) {
-    const Key candidate = ordered(logits[i]) == highest ? i : size;
-    first = candidate < first ? candidate : first;
-  }
-  const std::size_t label = static_cast<std::size_t>(first);
-  const double largest = static_cast<double>(logits[label]);
-
-  constexpr std::size_t W = 32;
-  double term[W], sum[8] = {};
-  for (std::size_t i = 0; i < classes; i += W) {
-    if (classes - i >= W) {
-      for (std::size_t l = 0; l < W; ++l) term[l] = static_cast<double>(logits[i + l]) - largest;
-      for (std::size_t l = 0; l < W; ++l) term[l] = exp_nonpositive(term[l]);
-    } else {
-      const std::size_t here = classes - i;
-      for (std::size_t l = 0; l < W; ++l) term[l] = l < here ? static_cast<double>(logits[i + l]) - largest : 0.0;
-      for (std::size_t l = 0; l < W; ++l) term[l] = exp_nonpositive(term[l]);
-      for (std::size_t l = here; l < W; ++l) term[l] = 0.0;
-    }
-    if (label - i < W) term[label - i] = 0.0;  // unsigned: false where label < i
-    for (std::size_t half = W / 2; half >= 8; half /= 2) {
-      for (std::size_t l = 0; l < half; ++l) term[l] += term[l + half];
-    }
-    for (std::size_t l = 0; l < 8; ++l) sum[l] += term[l];
-  }
-  for (std::size_t half = 4; half > 0; half /= 2) {
-    for (std::size_t l = 0; l < half; ++l) sum[l] += sum[l + half];
-  }
-  return {static_cast<std::int64_t>(label), 1.0 / (1.0 + sum[0])};
-}
-
 // The certificate of one row of logits. Certified only if p_lower > 1/2 and the radius is positive; else label -1,
 // radius 0.
-template <class Real>
+template <class V = double, class Real>
 RRISE_INLINE Certificate certify(const Real* logits, std::size_t classes, const Curve& curve, double sigma) noexcept {
-  const Top t = top(logits, classes);
+  const Top t = top<V>(logits, classes);
   if (!(t.q > 0.0)) return {kAbstain, t.q, 0.0, 0.0};
   const double p = curve_down(curve, t.q);
   const double r = radius(p, sigma);
@@ -247,37 +184,57 @@ RRISE_INLINE Certificate certify(const Real* logits, std::size_t classes, const 
   return {kAbstain, t.q, p, 0.0};
 }
 
-RRISE_CLONES static void certify_rows(const float* logits, std::size_t rows, std::size_t classes, Curve curve,
-                                      double sigma, Certificates out) noexcept {
-  for (std::size_t i = 0; i < rows; ++i) {
-    const Certificate c = certify(logits + i * classes, classes, curve, sigma);
-    out.label[i] = c.label, out.q[i] = c.q, out.p_lower[i] = c.p_lower, out.radius[i] = c.radius;
+// What certify does after the softmax, for up to kTile rows whose label and q are known: the same operations on the same
+// numbers, hence the same bits. All three branches of probit_down are computed and one is selected, so rows share
+// vector instructions instead of waiting for one another.
+template <class V>
+RRISE_INLINE void certify_tile(std::size_t rows, const Curve& curve, double sigma, const Certificates& out) noexcept {
+  constexpr std::size_t L = lanes_of<V>;
+  double p[kTile], root[kTile], r[kTile];
+  const std::size_t padded = (rows + L - 1) / L * L;
+  for (std::size_t l = 0; l < padded; ++l) p[l] = l < rows ? curve_down(curve, out.q[l]) : 0.0;
+  for (std::size_t l = 0; l < padded; l += L) {
+    const V x = load<V>(p + l), least = 1.0 - (x < kLargestP ? x : all<V>(kLargestP));
+    store(root + l, V(-log_positive<V>(least)));
+  }
+  for (std::size_t l = 0; l < padded; ++l) root[l] = std::sqrt(root[l]);
+  for (std::size_t l = 0; l < padded; l += L) {
+    const V x = load<V>(p + l), s = load<V>(root + l);
+    const V d = (x < kLargestP ? x : all<V>(kLargestP)) - 0.5;
+    const V beyond = s <= 5.0 ? probit_tail<V>(s) : probit_far<V>(s);
+    const V middle = probit_middle<V>(d);
+    const V z = (d <= 0.425 ? middle : beyond) * kProbitDown;
+    store(r + l, V(sigma * z));
+  }
+  for (std::size_t l = 0; l < rows; ++l) {
+    const double certified = p[l] > 0.5 ? step_down(r[l]) : 0.0;
+    out.label[l] = certified > 0.0 ? out.label[l] : kAbstain;
+    out.p_lower[l] = p[l];
+    out.radius[l] = certified;
   }
 }
 
-RRISE_CLONES static void certify_rows(const double* logits, std::size_t rows, std::size_t classes, Curve curve,
-                                      double sigma, Certificates out) noexcept {
-  for (std::size_t i = 0; i < rows; ++i) {
-    const Certificate c = certify(logits + i * classes, classes, curve, sigma);
-    out.label[i] = c.label, out.q[i] = c.q, out.p_lower[i] = c.p_lower, out.radius[i] = c.radius;
+template <class V, class Real>
+RRISE_INLINE void certify_all(const Real* logits, std::size_t rows, std::size_t classes, const Curve& curve,
+                              double sigma, const Certificates& out) noexcept {
+  if (rows == 1) {
+    const Certificate c = certify<V>(logits, classes, curve, sigma);
+    out.label[0] = c.label, out.q[0] = c.q, out.p_lower[0] = c.p_lower, out.radius[0] = c.radius;
+    return;
+  }
+  for (std::size_t i = 0; i < rows; i += kTile) {
+    const std::size_t here = rows - i < kTile ? rows - i : kTile;
+    top_tile<V>(logits + i * classes, here, classes, out.label + i, out.q + i);
+    certify_tile<V>(here, curve, sigma, {out.label + i, out.q + i, out.p_lower + i, out.radius + i});
   }
 }
 
-RRISE_CLONES static void top_rows(const float* logits, std::size_t rows, std::size_t classes, std::int64_t* label,
-                                  double* q) noexcept {
-  for (std::size_t i = 0; i < rows; ++i) {
-    const Top t = top(logits + i * classes, classes);
-    label[i] = t.label, q[i] = t.q;
-  }
-}
-
-RRISE_CLONES static void top_rows(const double* logits, std::size_t rows, std::size_t classes, std::int64_t* label,
-                                  double* q) noexcept {
-  for (std::size_t i = 0; i < rows; ++i) {
-    const Top t = top(logits + i * classes, classes);
-    label[i] = t.label, q[i] = t.q;
-  }
-}
+RRISE_DISPATCH(void certify_rows(const float* logits, std::size_t rows, std::size_t classes, Curve curve, double sigma,
+                                 Certificates out),
+               certify_all<V>(logits, rows, classes, curve, sigma, out);)
+RRISE_DISPATCH(void certify_rows(const double* logits, std::size_t rows, std::size_t classes, Curve curve, double sigma,
+                                 Certificates out),
+               certify_all<V>(logits, rows, classes, curve, sigma, out);)
 
 }  // namespace rrise
 

@@ -43,7 +43,7 @@ _HOME = {
     "sample_counts": "rrise.targets.sampling",
 }
 
-__all__ = [  # the keys of _HOME, spelled out for type checkers
+__all__ = [  # include_dir and the keys of _HOME, spelled out for type checkers
     "ABSTAIN",
     "BundleError",
     "Calibration",
@@ -53,11 +53,34 @@ __all__ = [  # the keys of _HOME, spelled out for type checkers
     "Recipe",
     "calibrate",
     "clopper_pearson",
+    "include_dir",
     "load_images",
     "load_recipe",
     "run",
     "sample_counts",
 ]
+
+
+def include_dir() -> str:
+    """Folder of the C++ headers (``radius.h`` and those it includes), for a compiler's ``-I``.
+
+    Returns
+    -------
+    str
+        Absolute path, in an installed wheel or in a source tree.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package was installed without them.
+    """
+    from pathlib import Path
+
+    package = Path(__file__).resolve().parent
+    for folder in (package / "include", package.parent / "csrc"):  # of a wheel, of a source tree
+        if (folder / "radius.h").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"headers: expected radius.h in {package / 'include'}, got none. Reinstall rrise.")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,11 @@
 // A C++ program that uses the headers without Python, as an embedder would. It reads binary numbers from standard input
 // and writes binary answers to standard output; tests/test_kernel.py holds them to those of rrise._C, bit for bit.
 //
-//   embed certify K SIGMA     float32 rows of K logits -> label, q, p_lower, radius of each (int64, 3 float64)
-//   embed exp | log | probit  float64 -> float64
-//   embed grid PIXELS         uint64 thresholds (symmetric) -> int16 noise of seed 2^40 + 1, stream 3, id 2^55 + 7,
-//   draw 5 embed gaussian            float32 pixels of one image -> float32 image + noise, sigma 0.5, the same name
+//   embed certify 32|64 K SIGMA   rows of K logits, float32 or float64 -> label, q, p_lower, radius (int64, 3 float64)
+//   embed exp | log | probit      float64 -> float64
+//   embed grid PIXELS             uint64 thresholds (symmetric) -> int16 noise, seed 2^40 + 1, stream 3, id 2^55 + 7,
+//                                 draw 5
+//   embed gaussian                float32 pixels of one image -> float32 image + noise, sigma 0.5, the same name
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,8 +27,9 @@ static void write_all(const std::vector<T>& values) {
   std::fwrite(values.data(), sizeof(T), values.size(), stdout);
 }
 
+template <class Real>
 static void certify(std::size_t classes, double sigma) {
-  const std::vector<float> logits = read_all<float>();
+  const std::vector<Real> logits = read_all<Real>();
   const std::size_t rows = logits.size() / classes;
   const double knots_q[] = {0.0, 0.25, 0.6, 1.0}, knots_p[] = {-0.5, 0.2, 0.7, 0.99};
   std::vector<std::int64_t> label(rows);
@@ -40,8 +42,9 @@ static void certify(std::size_t classes, double sigma) {
 int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "";
   const rrise::Name name = {(std::uint64_t{1} << 40) + 1, 3, (std::uint64_t{1} << 55) + 7, 5};
-  if (std::strcmp(mode, "certify") == 0 && argc == 4) {
-    certify(static_cast<std::size_t>(std::atoi(argv[2])), std::atof(argv[3]));
+  if (std::strcmp(mode, "certify") == 0 && argc == 5) {
+    const std::size_t classes = static_cast<std::size_t>(std::atoi(argv[3]));
+    (std::atoi(argv[2]) == 32 ? certify<float> : certify<double>)(classes, std::atof(argv[4]));
   } else if (std::strcmp(mode, "exp") == 0 || std::strcmp(mode, "log") == 0 || std::strcmp(mode, "probit") == 0) {
     std::vector<double> values = read_all<double>();
     for (double& x : values) {
@@ -62,7 +65,7 @@ int main(int argc, char** argv) {
     rrise::gaussian_fill(0.5, {name.seed, name.stream, name.draw, &id, 1, 1, image.size()}, image.data(), noisy.data());
     write_all(noisy);
   } else {
-    std::fprintf(stderr, "usage: embed certify K SIGMA | exp | log | probit | grid PIXELS | gaussian\n");
+    std::fprintf(stderr, "usage: embed certify 32|64 K SIGMA | exp | log | probit | grid PIXELS | gaussian\n");
     return 2;
   }
   return 0;
