@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rrise.data import ImageSet, load_images
     from rrise.recipe import Recipe, load_recipe, run
     from rrise.runtime.bundle import BundleError
-    from rrise.runtime.certificates import ABSTAIN, Certificates
+    from rrise.runtime.certificates import ABSTAIN, Certificate, Certificates
     from rrise.runtime.certifier import Certifier
     from rrise.targets.sampling import sample_counts
 
@@ -31,6 +31,7 @@ _HOME = {
     "ABSTAIN": "rrise.runtime.certificates",
     "BundleError": "rrise.runtime.bundle",
     "Calibration": "rrise.calibration.conformal",
+    "Certificate": "rrise.runtime.certificates",
     "Certificates": "rrise.runtime.certificates",
     "Certifier": "rrise.runtime.certifier",
     "ImageSet": "rrise.data",
@@ -47,6 +48,7 @@ __all__ = [  # include_dir and the keys of _HOME, spelled out for type checkers
     "ABSTAIN",
     "BundleError",
     "Calibration",
+    "Certificate",
     "Certificates",
     "Certifier",
     "ImageSet",

@@ -142,6 +142,27 @@ def test_every_kind_of_image_gives_the_same_certificate(certifier: Certifier) ->
         assert got.radius[0] == pytest.approx(row["radius"], abs=1e-6)
 
 
+def test_one_image_as_plain_numbers(certifier: Certifier) -> None:
+    for pixels in np.random.default_rng(4).integers(0, 256, (50, 2, 2), dtype=np.uint8):
+        row = certifier(pixels).to_rows()[0]
+        one = certifier.certify_one(pixels)
+        assert one._asdict() == {key: row[key] for key in ("label", "q", "p_lower", "radius")}
+        assert [type(value) for value in one] == [int, float, float, float]
+    assert certifier.certify_one(images_of(0.9)) == certifier.certify_one(images_of(0.9)[:1])
+    for several in (np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2, 2), np.uint8)):
+        with pytest.raises(ValueError, match=f"image: expected one image, got {len(several)}"):
+            certifier.certify_one(several)
+
+
+def test_frames_are_read_as_they_lie_in_memory(certifier: Certifier) -> None:
+    """Cropped, turned, mirrored or strided views of a frame give what their copies give."""
+    frame = np.random.default_rng(5).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    crop = frame[1:3, 2:4, 1]
+    for view in (crop, crop[::-1], crop[:, ::-1], crop.T, frame[::3, ::4, 0], np.asfortranarray(crop)):
+        assert certifier(view).to_rows() == certifier(view.copy()).to_rows()
+        assert certifier(view[None, :, :, None]).to_rows() == certifier(view.copy()).to_rows()
+
+
 def test_no_images_give_no_certificates(certifier: Certifier) -> None:
     for none in (np.empty((0, 2, 2), np.uint8), np.empty((0, 2, 2, 1), np.uint8), np.empty((0, 1, 2, 2), np.float32)):
         got = certifier(none)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rrise.runtime.bundle import BundleError, load_bundle, save_bundle
 from rrise.runtime.bundle_schema import Bundle
-from rrise.runtime.certificates import ABSTAIN, Certificates
+from rrise.runtime.certificates import ABSTAIN, Certificate, Certificates
 from rrise.runtime.certifier import Certifier
 from rrise.runtime.engines import Engine, EngineOptions, open_engine
 from rrise.runtime.images import prepare_images
@@ -17,6 +17,7 @@ __all__ = [
     "ABSTAIN",
     "Bundle",
     "BundleError",
+    "Certificate",
     "Certificates",
     "Certifier",
     "Engine",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,23 @@ ABSTAIN = -1
 """The label of an input for which nothing is certified."""
 
 _DTYPES = {"label": np.int64, "radius": np.float64, "p_lower": np.float64, "q": np.float64, "evaluations": np.int64}
+
+
+class Certificate(NamedTuple):
+    """One certificate as plain numbers.
+
+    Parameters
+    ----------
+    label : int
+        Certified class, or ABSTAIN.
+    q, p_lower, radius : float
+        As in `Certificates`.
+    """
+
+    label: int
+    q: float
+    p_lower: float
+    radius: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,12 @@ import numpy as np
 
 from rrise import _C
 from rrise.runtime.bundle import BundleError, read_bundle
-from rrise.runtime.certificates import unchecked
+from rrise.runtime.certificates import Certificate, unchecked
 from rrise.runtime.documents import sha256_of
 from rrise.runtime.engines.opening import open_engine_bytes
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.spec import check_shape, read_engine
-from rrise.runtime.images import as_batch, scale
+from rrise.runtime.images import as_batch, scale, scale_into
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class Certifier:
         self._opened = engine
         self._reopen = reopen
         self._process = os.getpid()
+        self._kernel = _C.Kernel(bundle.curve.knots_q, bundle.curve.knots_p, bundle.sigma)
         self._local = threading.local()
 
     @classmethod
@@ -134,7 +135,16 @@ class Certifier:
 
     def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return the engine's logits float32[B, K] of images as `__call__` takes them."""
-        return engine_logits(self.engine, images, ROWS)
+        engine = self.engine
+        batch = as_batch(images, engine.input_shape)
+        if len(batch) == 1 and batch.dtype == np.uint8:  # a camera's frame: no memory is asked for
+            try:
+                planes = self._local.planes
+            except AttributeError:
+                planes = self._local.planes = np.empty((1, *engine.input_shape), np.float32)
+            scale_into(batch, planes)
+            return engine(planes)
+        return engine_logits(engine, images, ROWS)
 
     def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
         """Run the engine once at each batch size, so that no later call pays for its first allocations.
@@ -157,9 +167,25 @@ class Certifier:
         TypeError, ValueError
             If the images are of another kind, size or range.
         """
-        curve = self._bundle.curve
-        label, q, p_lower, radius = _C.certify(self.logits(images), curve.knots_q, curve.knots_p, self._bundle.sigma)
+        label, q, p_lower, radius = self._kernel.certify(self.logits(images))
         return unchecked(label, radius, p_lower, q, np.zeros(len(label), np.int64))
+
+    def certify_one(self, image: NDArray[Any]) -> Certificate:
+        """Return the certificate of one image as plain numbers: the quickest call, the same answer as of `__call__`.
+
+        Parameters
+        ----------
+        image : uint8 (H,W) or (H,W,C), or float32 (1,C,H,W) in [0,1]
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `__call__`; also for a batch of several images.
+        """
+        logits = self.logits(image)
+        if len(logits) != 1:
+            raise ValueError(f"image: expected one image, got {len(logits)}. Call the certifier for a batch.")
+        return Certificate(*self._kernel.certify_one(logits))
 
 
 def _open(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rrise import _C
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_WHITE = np.float32(255)
 _ONE = np.float32(1).view(np.uint32)
 
 
@@ -41,8 +42,19 @@ def scale(batch: NDArray[Any]) -> NDArray[np.float32]:
     """Return float32 (N,C,H,W) in [0,1] from a batch of `as_batch`."""
     if batch.dtype != np.uint8:
         return batch
-    scaled: NDArray[np.float32] = np.divide(batch.transpose(0, 3, 1, 2), _WHITE, dtype=np.float32, order="C")
-    return scaled
+    count, height, width, channels = batch.shape
+    planes = np.empty((count, channels, height, width), np.float32)
+    scale_into(batch, planes)
+    return planes
+
+
+def scale_into(batch: NDArray[np.uint8], planes: NDArray[np.float32]) -> None:
+    """Write uint8 (N,H,W,C) as float32 (N,C,H,W) in [0,1], each value rounded once; crops are read in place."""
+    _, _, width, channels = batch.shape
+    step, next_channel = batch.strides[2:]
+    if (channels > 1 and next_channel != 1) or (width > 1 and step != channels):
+        batch = np.ascontiguousarray(batch)
+    _C.pixels_to_planes(batch, planes)
 
 
 def as_batch(images: NDArray[Any], input_shape: tuple[int, int, int]) -> NDArray[Any]:
