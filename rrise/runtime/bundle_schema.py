@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rrise.runtime.documents import Fields, canonical_json, sha256_of
-from rrise.runtime.engines.protocol import EngineSpec, is_plain_name
+from rrise.runtime.engines.protocol import EngineSpec, is_line, is_plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = "rrise-bundle/1"
 DOCUMENT = "bundle.json"
+SIGNATURE = "bundle.sig"
 GUARANTEES = ("marginal", "training-conditional")
 
 
@@ -160,8 +161,8 @@ class Bundle:
         section = fields.section("engine")
         section.exactly("classes", "file", "input_shape", "kind", "num_classes", "precision", "sha256")
         engine = EngineSpec.parse(section)
-        if engine.file == DOCUMENT:
-            section.refuse("file", f"another file than {DOCUMENT}")
+        if engine.file.casefold() in (DOCUMENT, SIGNATURE):
+            section.refuse("file", f"another file than {DOCUMENT} and {SIGNATURE}")
         section = fields.section("curve")
         curve = Curve.parse(section)
         calibration = CalibrationRecord.parse(fields.section("calibration"))
@@ -174,8 +175,8 @@ class Bundle:
             sigma=fields.value("sigma", float, "a finite number above 0", lambda sigma: 0.0 < sigma < math.inf),
             curve=curve,
             calibration=calibration,
-            statement=fields.value("statement", str, "a sentence", bool),
-            limits=fields.value("limits", str, "a sentence", bool),
+            statement=fields.value("statement", str, "a sentence of one line", is_line),
+            limits=fields.value("limits", str, "a sentence of one line", is_line),
             provenance=fields.section("provenance").content,
             sha256=own,
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rrise.runtime.bundle_schema import Bundle
     from rrise.runtime.certificates import Certificates
     from rrise.runtime.engines.protocol import Engine
+    from rrise.runtime.signature import KeySource
 
 ROWS = 1024
 """Images a forward pass takes at most, so that a large batch needs memory for its float32 copy by parts only."""
@@ -52,7 +53,13 @@ class Certifier:
         self._engine = engine
 
     @classmethod
-    def load(cls, bundle: str | Path, engine: str | Path | None = None, threads: int = 1) -> Certifier:
+    def load(
+        cls,
+        bundle: str | Path,
+        engine: str | Path | None = None,
+        threads: int = 1,
+        public_key: KeySource | None = None,
+    ) -> Certifier:
         """Return the certifier of a bundle folder.
 
         Parameters
@@ -63,14 +70,18 @@ class Certifier:
             Another copy of the bundle's engine, as a file or an engine folder: it must have the recorded sha256.
         threads : int
             Threads that share one forward pass.
+        public_key : path or bytes, optional
+            Ed25519 public key in PEM that must have signed the bundle, as in `load_bundle`.
 
         Raises
         ------
         BundleError
-            If anything in the folder is not as it was calibrated, or the engine is another one.
+            If anything in the folder is not as it was calibrated, not signed by the key, or the engine is another one.
+        FileNotFoundError, ValueError, ImportError
+            If the key cannot be used, as in `load_bundle`.
         """
         check_threads(threads)
-        loaded, data = read_bundle(bundle)
+        loaded, data = read_bundle(bundle, public_key)
         spec = loaded.engine
         try:
             if engine is not None:

@@ -7,6 +7,8 @@ beside, and one line in `ENGINES`.
 from __future__ import annotations
 
 import importlib
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = "rrise-engine/1"
 MAX_ENGINE_BYTES = 4 << 30
+_WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9]", re.IGNORECASE)
 
 ENGINES = {"onnxruntime": "rrise.runtime.engines.onnxruntime:OnnxRuntimeEngine"}
 
@@ -102,14 +105,14 @@ class EngineSpec:
         if len(shape) != 3:
             fields.refuse("input_shape", "3 integers (C,H,W) of at least 1")
         num_classes = fields.value("num_classes", int, "an integer of at least 2", lambda k: 2 <= k < 1 << 24)
-        classes = fields.values("classes", str, f"{num_classes} names", lambda name: True)
+        classes = fields.values("classes", str, f"{num_classes} names of one line each", str.isprintable)
         if len(classes) != num_classes:
-            fields.refuse("classes", f"{num_classes} names")
+            fields.refuse("classes", f"{num_classes} names of one line each")
         return cls(
             file=fields.value("file", str, "the plain name of a file beside it", is_plain_name),
             kind=fields.value("kind", str, f"one of {', '.join(ENGINES)}", lambda kind: kind in ENGINES),
             sha256=fields.value("sha256", str, "64 lower-case hex digits", is_sha256),
-            precision=fields.value("precision", str, "a name such as float32", bool),
+            precision=fields.value("precision", str, "a name such as float32", is_line),
             input_shape=(shape[0], shape[1], shape[2]),
             num_classes=num_classes,
             classes=classes,
@@ -117,8 +120,25 @@ class EngineSpec:
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether the name is that of a file in the same folder, whatever the file system."""
-    return 0 < len(name) <= 255 and name[0] != "." and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    """Return whether the name is that of one file in the same folder, whatever the file system.
+
+    No path and no device of Windows ("nul.onnx"), nothing hidden; nothing that a file system could take for another
+    name: no compatibility form (a full-width "．"), no decomposed accent, no dot or space at the end.
+    """
+    return (
+        0 < len(name.encode("utf-8", "surrogatepass")) <= 255
+        and name.isprintable()
+        and name[0] != "."
+        and name[-1] not in ". "
+        and not set(name) & set('/\\:*?"<>|')
+        and unicodedata.is_normalized("NFKC", name)
+        and not _WINDOWS_DEVICE.fullmatch(name.partition(".")[0].rstrip())
+    )
+
+
+def is_line(text: str) -> bool:
+    """Return whether the text is one line that a terminal shows as it is: not empty, no control characters."""
+    return bool(text) and text.isprintable()
 
 
 def is_sha256(text: str) -> bool:
