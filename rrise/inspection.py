@@ -52,7 +52,7 @@ def describe(artifact: Path, *, as_json: bool = False, public_key: Path | None =
             return "\n".join([*head, *_lines(content)])
     else:
         if public_key is not None:
-            raise ValueError(f"inspect: expected a bundle to verify, got a {DOCUMENTS[document]}. Drop --public-key.")
+            raise ValueError(f"inspect: expected a bundle to verify, got {DOCUMENTS[document]}. Drop --public-key.")
         content = parse_json(read_file(artifact / document, MAX_JSON_BYTES, "inspect"), "inspect")
     return json.dumps(content, indent=1) if as_json else "\n".join([DOCUMENTS[document], *_lines(content)])
 

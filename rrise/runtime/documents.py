@@ -36,9 +36,8 @@ def read_file(path: Path, limit: int, thing: str) -> bytes:
         before = None if hasattr(os, "O_NOFOLLOW") else os.lstat(path)
         if before is not None:  # Windows
             _check_plain(before, path, thing)
-        descriptor = os.open(path, _open_flags())
-        with open(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
+        with open(path, "rb", opener=_open_plainly) as file:
+            facts = os.fstat(file.fileno())
             _check_plain(facts, path, thing)
             if before is not None and not os.path.samestat(before, facts):
                 raise ValueError(
@@ -47,6 +46,8 @@ def read_file(path: Path, limit: int, thing: str) -> bytes:
             data = file.read(facts.st_size) if facts.st_size <= limit else b""
     except FileNotFoundError:
         raise FileNotFoundError(f"{thing}: expected a file {path}, got none. Check the path.") from None
+    except IsADirectoryError:
+        raise _not_plain(path, thing, "another kind") from None
     except MemoryError:
         raise ValueError(
             f"{thing}: expected memory for {facts.st_size} bytes of {path.name}, got too little. Free some."
@@ -62,10 +63,10 @@ def read_file(path: Path, limit: int, thing: str) -> bytes:
     return data
 
 
-def _open_flags() -> int:
+def _open_plainly(path: str, _: int) -> int:
     # O_NONBLOCK: opening a named pipe must not wait for a writer. O_BINARY: Windows would translate line ends.
     flags = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOINHERIT", "O_BINARY")
-    return os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags)
+    return os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
 
 
 def _check_plain(facts: os.stat_result, path: Path, thing: str) -> None:

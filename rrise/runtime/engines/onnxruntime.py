@@ -84,7 +84,10 @@ class OnnxRuntimeEngine(Engine):
         return np.concatenate(parts)[: len(batch)]
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._session.run([self._output], {self._input: batch})[0]
+        try:
+            logits: NDArray[np.float32] = self._session.run([self._output], {self._input: batch})[0]
+        except Exception as error:
+            raise ValueError(f"engine: expected logits, got {brief(str(error), 300)}. {_EXPORT}") from None
         if logits.shape != (len(batch), self.num_classes):
             raise ValueError(
                 f"engine: expected logits of shape {(len(batch), self.num_classes)}, got {logits.shape}. {_EXPORT}"
@@ -98,7 +101,9 @@ def _image_input(inputs: list[Any]) -> tuple[str, int | None, tuple[int, int, in
     name, shape = inputs[0].name, inputs[0].shape
     _check_type(inputs[0], "input")
     if len(shape) != 4 or not all(isinstance(size, int) and size > 0 for size in shape[1:]):
-        raise ValueError(f"engine: expected input {name!r} of shape (N,C,H,W), fixed but for N, got {shape}. {_EXPORT}")
+        raise ValueError(
+            f"engine: expected input {brief(name)} of shape (N,C,H,W), fixed but for N, got {brief(shape)}. {_EXPORT}"
+        )
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     return name, batch, (shape[1], shape[2], shape[3])
 
@@ -109,14 +114,17 @@ def _logit_output(outputs: list[Any]) -> tuple[str, int]:
     name, shape = outputs[0].name, outputs[0].shape
     _check_type(outputs[0], "output")
     if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 2:
-        raise ValueError(f"engine: expected output {name!r} of shape (N,K), K at least 2, got {shape}. {_EXPORT}")
+        raise ValueError(
+            f"engine: expected output {brief(name)} of shape (N,K), K at least 2, got {brief(shape)}. {_EXPORT}"
+        )
     return name, shape[1]
 
 
 def _check_type(tensor: Any, role: str) -> None:
     if tensor.type != "tensor(float)":
-        raise ValueError(f"engine: expected {role} {tensor.name!r} of float32, got {tensor.type}. {_EXPORT}")
+        raise ValueError(f"engine: expected {role} {brief(tensor.name)} of float32, got {tensor.type}. {_EXPORT}")
 
 
 def _names(tensors: list[Any]) -> str:
-    return f"{len(tensors)} ({', '.join(tensor.name for tensor in tensors)})"
+    names = ", ".join(tensor.name for tensor in tensors)
+    return f"{len(tensors)} ({names if names.isprintable() and len(names) <= 80 else brief(names)})"

@@ -101,9 +101,11 @@ class EngineSpec:
         ValueError
             Naming the field that does not hold what it should.
         """
-        shape = fields.values("input_shape", int, "3 integers (C,H,W) of at least 1", lambda size: 1 <= size < 1 << 24)
+        shape = fields.values(
+            "input_shape", int, "3 integers (C,H,W) from 1 to 2^24 - 1", lambda size: 1 <= size < 1 << 24
+        )
         if len(shape) != 3:
-            fields.refuse("input_shape", "3 integers (C,H,W) of at least 1")
+            fields.refuse("input_shape", "3 integers (C,H,W) from 1 to 2^24 - 1")
         num_classes = fields.value("num_classes", int, "an integer of at least 2", lambda k: 2 <= k < 1 << 24)
         classes = fields.values("classes", str, f"{num_classes} names of one line each", str.isprintable)
         if len(classes) != num_classes:
