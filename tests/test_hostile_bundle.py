@@ -15,13 +15,13 @@ import pytest
 from onnx import TensorProto, helper
 from reference_engines import FLOAT, linear_engine, model, write_bundle
 
+import rrise
 from rrise.inspection import describe
 from rrise.runtime import BundleError, Certifier, load_bundle
 from rrise.runtime import bundle as bundle_module
 from rrise.runtime.documents import parse_json, read_file
 
-ROOT = Path(__file__).parent.parent
-CORPUS = ROOT / "tests" / "corpus" / "bundle"
+CORPUS = Path(__file__).parent / "corpus" / "bundle"
 VALID = (CORPUS / "engine" / "valid.onnx").read_bytes()
 ENGINE = linear_engine(np.eye(4, 3), np.zeros(3))
 NAME = r"engine\.file to be the plain name of a file beside it"
@@ -209,7 +209,7 @@ def probe(place: Path, command: list[str]) -> tuple[dict[str, Path], dict[str, t
         capture_output=True,
         text=True,
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(Path(rrise.__file__).parent.parent)},
     )
     assert done.returncode == 0, done.stderr
     return folders, json.loads(done.stdout)
@@ -305,7 +305,7 @@ def run_limited(code: str, *arguments: object) -> str:
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(Path(rrise.__file__).parent.parent)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
