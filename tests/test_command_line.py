@@ -13,7 +13,7 @@ from reference_engines import engine_spec, linear_engine
 from rrise.__main__ import main
 from rrise.runtime.bundle import save_bundle
 
-VERBS = ("run", "train", "sample", "fit", "export", "calibrate", "certify", "evaluate", "inspect")
+VERBS = ("run", "train", "sample", "fit", "export", "calibrate", "certify", "evaluate", "inspect", "sign", "keygen")
 
 
 @pytest.fixture(scope="module")
