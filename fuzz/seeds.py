@@ -113,6 +113,20 @@ def engines() -> dict[str, bytes]:
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
     call = helper.make_node("Lin", ["f"], ["y"], domain="local")
     recursive = helper.make_function("local", "Lin", ["f"], ["y"], [call], opsets)
+    doubled = [
+        helper.make_function(
+            "local",
+            "Lin" if i == 0 else f"Lin{i}",
+            ["f"],
+            ["y"],
+            [helper.make_node(f"Lin{i + 1}", [a], [b], domain="local") for a, b in ("fz", "zy")],
+            opsets,
+        )
+        for i in range(30)
+    ]
+    doubled.append(
+        helper.make_function("local", "Lin30", ["f"], ["y"], [helper.make_node("Relu", ["f"], ["y"])], opsets)
+    )
     sparse, training = model([FLATTEN, MATMUL]), model([FLATTEN, MATMUL], [W])
     sparse.graph.sparse_initializer.add(values=external(), dims=[4, 3])
     training.training_info.add().initialization.initializer.append(external("q"))
@@ -136,6 +150,7 @@ def engines() -> dict[str, bytes]:
             [helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", ep_cache_context="/etc/passwd")]
         ),
         "recursive-function": model([FLATTEN, call], functions=[recursive]),
+        "multiplied-functions": model([FLATTEN, call], functions=doubled),
         "huge-tensor": model([FLATTEN, MATMUL], [TensorProto(name="W", data_type=FLOAT, dims=[4, 1 << 40])]),
         "negative-tensor": model([FLATTEN, MATMUL], [TensorProto(name="W", data_type=FLOAT, dims=[4, -3])]),
     }

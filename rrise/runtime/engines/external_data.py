@@ -1,4 +1,4 @@
-"""Does an ONNX file borrow weights from other files? Asked without the onnx package, at the size of the graph.
+"""Does an ONNX file borrow weights from other files? Asked without the onnx package, in the time of its fields.
 
 A sha256 pins the ONNX file alone. Tensors kept elsewhere ("external data") would be read from the working directory
 when a model is opened from memory, and could be swapped unseen (ONNX Runtime 1.20 even follows absolute paths).
@@ -28,10 +28,12 @@ def references_external_data(model: bytes) -> bool:
     Raises
     ------
     ValueError
-        If the bytes are not a protocol buffer, one that parsers may read in different ways, or of too many fields.
+        If the bytes are not a protocol buffer, one that parsers may read in different ways, or of too many fields; or
+        if the model has functions of its own. ONNX Runtime puts a copy of the body in the place of each call: without
+        end if a function calls itself (1.23 then crashes), and 2^30 times over if 30 functions call the next twice.
     """
     within = [("model", 0, len(model))]  # the message that is read, last, and those that hold it
-    fields = 0
+    fields, functions = 0, False
     while within:
         message, position, end = within.pop()
         while position < end:
@@ -56,6 +58,7 @@ def references_external_data(model: bytes) -> bool:
                 if message == "tensor" and field == _EXTERNAL_DATA:
                     return True
                 inner = _MESSAGES[message].get(field)
+                functions = functions or inner == "function"
             elif wire in (1, 5):
                 position += 8 if wire == 1 else 4
             else:
@@ -65,6 +68,10 @@ def references_external_data(model: bytes) -> bool:
             if inner:
                 within.append((message, position, end))
                 message, position, end = inner, start, position
+    if functions:
+        raise ValueError(
+            "engine: expected an ONNX file without functions of its own, got some. Inline them with onnx.inliner."
+        )
     return False
 
 
