@@ -164,6 +164,7 @@ def engines() -> dict[str, bytes]:
     head.ClearField("graph")
     return files | {
         "external-disguised": head.SerializeToString() + b"\x3a" + _varint(len(graph)) + graph,
+        "name-not-in-utf-8": files["valid"].replace(b"x", b"\xff"),
         "length-of-2-to-63": b"\x3a" + _varint(1 << 63) + files["valid"],
         "endless-number": b"\x3a" + b"\xff" * 40,
         "group": b"\x3b\x0a\x00\x3c",

@@ -95,6 +95,7 @@ ENGINES = {  # tests/corpus/bundle/engine -> what the refusal must say, with a b
     "multiplied-functions": "an ONNX file without functions of its own",
     "huge-tensor": "an ONNX model, got .*FAIL",
     "negative-tensor": "an ONNX model, got .*FAIL",
+    "name-not-in-utf-8": "an ONNX model, got .*utf-8",
     "length-of-2-to-63": "an ONNX file, got one cut short",
     "endless-number": "an ONNX file, got a broken number",
     "group": "an ONNX file, got wire type 3",
@@ -135,12 +136,13 @@ def test_every_file_of_the_corpus_has_its_row() -> None:
     ("kind", "name", "message"),
     [("document", *row) for row in DOCUMENTS.items()] + [("engine", *row) for row in ENGINES.items()],
 )
-def test_the_corpus(kind: str, name: str, message: str, tmp_path: Path) -> None:
+def test_the_corpus(kind: str, name: str, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = corpus_bundle(tmp_path / "b", kind, name)
     if message == LOADS:
         assert Certifier.load(folder)(np.zeros((2, 2), np.uint8)).label.shape == (1,)
     else:
         assert re.search(message, refusal(folder))
+    assert capfd.readouterr() == ("", "")  # nothing of the bundle reaches a terminal by another way
 
 
 def hostile_folders(place: Path) -> dict[str, Path]:

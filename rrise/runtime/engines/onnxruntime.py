@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import onnxruntime
@@ -52,13 +52,16 @@ class OnnxRuntimeEngine(Engine):
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
         options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            # A fallback would print, and try the same once more.
+            providers = ["CPUExecutionProvider"]
+            self._session = onnxruntime.InferenceSession(data, options, providers=providers, enable_fallback=0)
+            inputs, outputs = _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs())
         except Exception as error:  # its exceptions have no common class below Exception
             raise ValueError(
                 f"engine: expected an ONNX model, got {brief(str(error), 300)}. Re-run rrise export."
             ) from None
-        self._input, batch, self.input_shape = _image_input(self._session.get_inputs())
-        self._output, self.num_classes = _logit_output(self._session.get_outputs())
+        self._input, batch, self.input_shape = _image_input(inputs)
+        self._output, self.num_classes = _logit_output(outputs)
         self._batch = batch
         self.kind = "onnxruntime"
         self.version = str(onnxruntime.__version__)
@@ -95,7 +98,17 @@ class OnnxRuntimeEngine(Engine):
         return logits
 
 
-def _image_input(inputs: list[Any]) -> tuple[str, int | None, tuple[int, int, int]]:
+class _Tensor(NamedTuple):
+    name: str
+    type: str
+    shape: list[Any]
+
+
+def _tensors(tensors: list[Any]) -> list[_Tensor]:
+    return [_Tensor(tensor.name, tensor.type, tensor.shape) for tensor in tensors]  # raises if not in UTF-8
+
+
+def _image_input(inputs: list[_Tensor]) -> tuple[str, int | None, tuple[int, int, int]]:
     if len(inputs) != 1:
         raise ValueError(f"engine: expected one input, got {_names(inputs)}. {_EXPORT}")
     name, shape = inputs[0].name, inputs[0].shape
@@ -108,7 +121,7 @@ def _image_input(inputs: list[Any]) -> tuple[str, int | None, tuple[int, int, in
     return name, batch, (shape[1], shape[2], shape[3])
 
 
-def _logit_output(outputs: list[Any]) -> tuple[str, int]:
+def _logit_output(outputs: list[_Tensor]) -> tuple[str, int]:
     if len(outputs) != 1:
         raise ValueError(f"engine: expected one output, got {_names(outputs)}. {_EXPORT}")
     name, shape = outputs[0].name, outputs[0].shape
@@ -120,11 +133,11 @@ def _logit_output(outputs: list[Any]) -> tuple[str, int]:
     return name, shape[1]
 
 
-def _check_type(tensor: Any, role: str) -> None:
+def _check_type(tensor: _Tensor, role: str) -> None:
     if tensor.type != "tensor(float)":
         raise ValueError(f"engine: expected {role} {brief(tensor.name)} of float32, got {tensor.type}. {_EXPORT}")
 
 
-def _names(tensors: list[Any]) -> str:
+def _names(tensors: list[_Tensor]) -> str:
     names = ", ".join(tensor.name for tensor in tensors)
     return f"{len(tensors)} ({names if names.isprintable() and len(names) <= 80 else brief(names)})"
