@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     def folder(added: argparse.ArgumentParser, flag: str, text: str) -> None:
         added.add_argument(flag, type=Path, required=True, metavar="FOLDER", help=text)
 
+    def public_key(added: argparse.ArgumentParser) -> None:
+        text = "Ed25519 public key (PEM) that must have signed the bundle; checked before anything is parsed"
+        added.add_argument("--public-key", type=Path, metavar="FILE", help=text)
+
     run = verb("run", _run, "run all stages of a recipe; what is done and valid is kept", "rrise run digits")
     run.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a built-in name: digits")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. sample.n=500")
@@ -147,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     certify.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="PNG, JPEG, .npy, .npz, or folders")
     certify.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_options(certify, EngineOptions, title="engine")
+    public_key(certify)
 
     evaluate = verb(
         "evaluate",
@@ -188,6 +193,19 @@ def _parser() -> argparse.ArgumentParser:
         "artifact", type=Path, metavar="FOLDER", help="bundle, engine, classifier, surrogate or counts"
     )
     inspect.add_argument("--json", action="store_true", help="print JSON")
+    public_key(inspect)
+
+    keygen = verb("keygen", _keygen, "make a pair of keys to sign bundles with", "rrise keygen --out keys/release")
+    keygen.add_argument(
+        "--out", type=Path, required=True, metavar="NAME", help="writes NAME.pem, to be kept secret, and NAME.pub.pem"
+    )
+
+    sign = verb(
+        "sign", _sign, "sign a bundle that loads: writes its bundle.sig", "rrise sign runs/a/bundles/scaled --key k.pem"
+    )
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by `rrise calibrate`")
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key written by `rrise keygen`")
+    sign.add_argument("--force", action="store_true", help="replace a signature that is there")
 
     selftest = verb(
         "selftest",
@@ -264,7 +282,8 @@ def _certify(arguments: argparse.Namespace) -> None:
     from rrise.runtime.certificates import ABSTAIN
     from rrise.runtime.certifier import Certifier
 
-    certifier = Certifier.load(arguments.bundle, **vars(read_options(arguments, EngineOptions)))
+    options = vars(read_options(arguments, EngineOptions))
+    certifier = Certifier.load(arguments.bundle, **options, public_key=arguments.public_key)
     names, images = read_images(arguments.images)
     certificates = certifier(images)
     if arguments.json:
@@ -303,7 +322,20 @@ def _engines(arguments: argparse.Namespace) -> None:
 def _inspect(arguments: argparse.Namespace) -> None:
     from rrise.inspection import describe
 
-    print(describe(arguments.artifact, as_json=arguments.json))
+    print(describe(arguments.artifact, as_json=arguments.json, public_key=arguments.public_key))
+
+
+def _keygen(arguments: argparse.Namespace) -> None:
+    from rrise.runtime.signing import generate_keys
+
+    private, public = generate_keys(arguments.out)
+    print(f"{private}: keep it secret; `rrise sign --key` takes it\n{public}: give it to whoever loads your bundles")
+
+
+def _sign(arguments: argparse.Namespace) -> None:
+    from rrise.runtime.signing import sign_bundle
+
+    print(sign_bundle(arguments.bundle, arguments.key, overwrite=arguments.force))
 
 
 def _selftest(arguments: argparse.Namespace) -> None:

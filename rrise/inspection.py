@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rrise.runtime.bundle import load_bundle
+from rrise.runtime.bundle import read_files
 from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
 
 DOCUMENTS = {
@@ -18,10 +18,11 @@ DOCUMENTS = {
 }
 
 
-def describe(artifact: Path, *, as_json: bool = False) -> str:
+def describe(artifact: Path, *, as_json: bool = False, public_key: Path | None = None) -> str:
     """Return a description of a bundle, engine, classifier, surrogate or counts folder.
 
     A bundle is verified as :func:`rrise.runtime.load_bundle` does; of the others the document is shown.
+    With a public key it must be a bundle, signed by that key.
 
     Raises
     ------
@@ -29,22 +30,30 @@ def describe(artifact: Path, *, as_json: bool = False) -> str:
         If the folder holds no artifact of rrise.
     BundleError
         If it is a bundle that must not be used.
+    ValueError
+        If there is a key, and no bundle that it could have signed.
     """
     document = next((name for name in DOCUMENTS if (artifact / name).is_file()), None)
     if document is None:
         inner = sorted({path.parent.name for name in DOCUMENTS for path in artifact.glob(f"*/{name}")})
         hint = f" It holds {', '.join(inner)}: name one of them." if inner else ""
         raise FileNotFoundError(f"inspect: expected a folder with one of {', '.join(DOCUMENTS)}, got {artifact}.{hint}")
-    content = parse_json(read_file(artifact / document, MAX_JSON_BYTES, "inspect"), "inspect")
     if DOCUMENTS[document] == "bundle":
-        bundle = load_bundle(artifact)
+        verified, bundle, _ = read_files(artifact, public_key)
+        content = parse_json(verified, "inspect")
         if not as_json:
             head = [bundle.statement, "", f"What it does not say: {bundle.limits}", ""]
             if bundle.calibration.guarantee == "marginal":
                 # Among issued certificates only, a marginal promise weakens by the share that is issued.
                 error = bundle.calibration.beta + bundle.calibration.gamma
                 head.insert(1, f"Among certified inputs alone: at most {error:g} / P(certified) can be wrong.")
-            return "\n".join([*head, "verified: every byte of bundle.json and of the engine", *_lines(content)])
+            signed = "not checked" if public_key is None else f"by the key {public_key}"
+            head += [f"signature: {signed}", "verified: every byte of bundle.json and of the engine"]
+            return "\n".join([*head, *_lines(content)])
+    else:
+        if public_key is not None:
+            raise ValueError(f"inspect: expected a bundle to verify, got {DOCUMENTS[document]}. Drop --public-key.")
+        content = parse_json(read_file(artifact / document, MAX_JSON_BYTES, "inspect"), "inspect")
     return json.dumps(content, indent=1) if as_json else "\n".join([DOCUMENTS[document], *_lines(content)])
 
 
@@ -54,9 +63,15 @@ def _lines(content: Mapping[str, Any], indent: str = "  ") -> list[str]:
         if key in ("statement", "limits"):
             continue
         if isinstance(value, Mapping):
-            lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{_shown(key)}", *_lines(value, indent + "  ")]
         elif isinstance(value, list) and len(value) > 12:
-            lines.append(f"{indent}{key}: {len(value)} values from {value[0]} to {value[-1]}")
+            lines.append(f"{indent}{_shown(key)}: {len(value)} values from {_shown(value[0])} to {_shown(value[-1])}")
         else:
-            lines.append(f"{indent}{key}: {value}")
+            lines.append(f"{indent}{_shown(key)}: {_shown(value)}")
     return lines
+
+
+def _shown(value: object) -> str:
+    """Return the value as text; what a terminal would obey, such as an escape sequence, is spelled out."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

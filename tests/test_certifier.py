@@ -275,7 +275,7 @@ def test_the_engine_is_opened_from_the_bytes_that_were_hashed(
     mine = write_bundle(tmp_path / "b", (folder / "engine.onnx").read_bytes())
     read = certifier_module.read_bundle
 
-    def read_then_swap(path: Path) -> tuple:
+    def read_then_swap(path: Path, public_key: None = None) -> tuple:
         result = read(path)
         (mine / "engine.onnx").write_bytes(linear_engine(WEIGHTS * 0, BIAS))
         return result

@@ -25,6 +25,8 @@ VERBS = (
     "engines",
     "selftest",
     "inspect",
+    "sign",
+    "keygen",
 )
 
 

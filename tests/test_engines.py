@@ -73,8 +73,13 @@ def test_a_provider_that_onnx_runtime_drops_is_refused(monkeypatch: pytest.Monke
     asked = {}
 
     class Session:
-        def __init__(self, data: bytes, options: object, providers: list) -> None:
+        def __init__(self, data: bytes, options: object, providers: list, enable_fallback: int) -> None:
             asked["providers"] = providers
+
+        def get_inputs(self) -> list:
+            return []
+
+        get_outputs = get_inputs
 
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]

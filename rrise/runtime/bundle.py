@@ -1,7 +1,7 @@
 """The bundle: one folder that holds all a device needs to certify, and refuses to be anything but what was calibrated.
 
 `docs/bundle.md` specifies the format. The sha256s find damage and mix-ups (a flipped byte, a swapped engine); they are
-no signature: whoever may write the folder may write another bundle.
+no signature: whoever may write the folder may write another bundle. `signature` is for that.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rrise.runtime.bundle_schema import DOCUMENT, FORMAT, Bundle, digest
 from rrise.runtime.documents import MAX_JSON_BYTES, canonical_json, parse_json, read_file, sha256_of
 from rrise.runtime.engines.protocol import MAX_ENGINE_BYTES
 from rrise.runtime.reference import TOLERANCE, Reference
+from rrise.runtime.signature import KeySource, load_public_key, read_signature, verify
 
 LIMITS = (
     "A certificate is a statement about the smoothed classifier at inputs exchangeable with the calibration images. "
@@ -32,37 +33,79 @@ class BundleError(ValueError):
     """A bundle that must not be used, and why."""
 
 
-def load_bundle(folder: str | Path) -> Bundle:
+def load_bundle(folder: str | Path, public_key: KeySource | None = None) -> Bundle:
     """Return the bundle of a folder; every byte of bundle.json and of the engine was verified.
+
+    Parameters
+    ----------
+    folder : path
+        The bundle. The folder itself may be a link; its files may not.
+    public_key : path or bytes, optional
+        Ed25519 public key in PEM of whoever must have signed the bundle. The signature is verified before bundle.json
+        is parsed; a bundle without one is refused. Without a key, signatures are not looked at.
 
     Raises
     ------
     BundleError
-        Naming what is missing, damaged or out of range.
+        Naming what is missing, damaged, out of range, or not signed by that key.
+    FileNotFoundError, ValueError
+        If the key is no Ed25519 public key.
+    ImportError
+        If a key is given and the package cryptography is missing.
     """
-    return read_bundle(folder)[0]
+    return read_bundle(folder, public_key)[0]
 
 
-def read_bundle(folder: str | Path) -> tuple[Bundle, bytes]:
+def read_bundle(folder: str | Path, public_key: KeySource | None = None) -> tuple[Bundle, bytes]:
     """Return the bundle of a folder, and the engine as the very bytes that were verified.
 
     Raises
     ------
-    BundleError
+    BundleError, FileNotFoundError, ValueError, ImportError
         As `load_bundle`.
     """
-    folder = Path(folder)
+    return read_files(folder, public_key)[1:]
+
+
+def read_files(folder: str | Path, public_key: KeySource | None = None) -> tuple[bytes, Bundle, bytes]:
+    """Return the verified bytes of bundle.json, the bundle that they say, and the verified bytes of the engine.
+
+    Raises
+    ------
+    BundleError, FileNotFoundError, ValueError, ImportError
+        As `load_bundle`.
+    """
+    key = None if public_key is None else load_public_key(public_key)
     try:
+        # Resolved once: a link to the current bundle may be moved on meanwhile, and the files must be of one bundle.
+        folder = Path(os.path.realpath(folder))
         document = read_file(folder / DOCUMENT, MAX_JSON_BYTES, "bundle")
-        content = parse_json(document, "bundle")
-        bundle = Bundle.parse(content)
-        if document != canonical_json(content, "bundle"):
-            raise ValueError(f"bundle: expected {DOCUMENT} in canonical form, got another spelling. Restore the file.")
+        if key is not None:
+            verify(document, read_signature(folder), key)
+        bundle = parse_bundle(document)
         engine = read_file(folder / bundle.engine.file, MAX_ENGINE_BYTES, "bundle")
         _check_engine(engine, bundle.engine.file, bundle.engine.sha256)
     except (OSError, ValueError) as error:
         raise BundleError(str(error)) from None
-    return bundle, engine
+    return document, bundle, engine
+
+
+def parse_bundle(document: bytes) -> Bundle:
+    """Return the bundle that the bytes of a bundle.json say; no file is touched.
+
+    Raises
+    ------
+    BundleError
+        Naming what is damaged or out of range.
+    """
+    try:
+        content = parse_json(document, "bundle")
+        bundle = Bundle.parse(content)
+        if document != canonical_json(content, "bundle"):
+            raise ValueError(f"bundle: expected {DOCUMENT} in canonical form, got another spelling. Restore the file.")
+    except ValueError as error:
+        raise BundleError(str(error)) from None
+    return bundle
 
 
 def save_bundle(
@@ -189,6 +232,8 @@ def _publish(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder; NTFS keeps its own journal of names
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

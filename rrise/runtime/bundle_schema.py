@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rrise.runtime.documents import Fields, canonical_json, sha256_of
-from rrise.runtime.engines.spec import EngineSpec, is_plain_name
+from rrise.runtime.engines.spec import EngineSpec, is_line, is_plain_name
 from rrise.runtime.reference import Reference
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ FORMAT = "rrise-bundle/2"
 EARLIER = "rrise-bundle/1"
 """The version before, still read: it records no ONNX file, no GPU and no reference answers."""
 DOCUMENT = "bundle.json"
+SIGNATURE = "bundle.sig"
 GUARANTEES = ("marginal", "training-conditional")
 
 
@@ -168,8 +169,8 @@ class Bundle:
         members = "classes file input_shape kind num_classes precision sha256"
         section.exactly(*members.split(), *(["gpu", "onnx_sha256"] if newer else []))
         engine = EngineSpec.parse(section)
-        if engine.file == DOCUMENT:
-            section.refuse("file", f"another file than {DOCUMENT}")
+        if engine.file.casefold() in (DOCUMENT, SIGNATURE):
+            section.refuse("file", f"another file than {DOCUMENT} and {SIGNATURE}")
         section = fields.section("curve")
         curve = Curve.parse(section)
         calibration = CalibrationRecord.parse(fields.section("calibration"))
@@ -182,8 +183,8 @@ class Bundle:
             sigma=fields.value("sigma", float, "a finite number above 0", lambda sigma: 0.0 < sigma < math.inf),
             curve=curve,
             calibration=calibration,
-            statement=fields.value("statement", str, "a sentence", bool),
-            limits=fields.value("limits", str, "a sentence", bool),
+            statement=fields.value("statement", str, "a sentence of one line", is_line),
+            limits=fields.value("limits", str, "a sentence of one line", is_line),
             provenance=fields.section("provenance").content,
             sha256=own,
             reference=Reference.parse(fields.section("reference"), engine.num_classes) if newer else None,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rrise.runtime.bundle_schema import Bundle
     from rrise.runtime.certificates import Certificates
     from rrise.runtime.engines.protocol import Engine
+    from rrise.runtime.signature import KeySource
 
 ROWS = 1024
 """Images a forward pass takes at most, so that a large batch needs memory for its float32 copy by parts only."""
@@ -70,6 +71,7 @@ class Certifier:
         *,
         spinning: bool = False,
         device: str = "",
+        public_key: KeySource | None = None,
     ) -> Certifier:
         """Return the certifier of a bundle folder, its engine warmed up by the reference images.
 
@@ -85,18 +87,22 @@ class Certifier:
             Whether those threads spin between calls: lower latency for cores kept busy.
         device : str
             Where the engine runs; "" is its default, "cuda:1" a GPU.
+        public_key : path or bytes, optional
+            Ed25519 public key in PEM that must have signed the bundle, as in `load_bundle`.
 
         Raises
         ------
         BundleError
-            If anything in the folder is not as it was calibrated, the engine is another one, or it answers the
-            reference images otherwise than at calibration.
+            If anything in the folder is not as it was calibrated, not signed by the key, the engine is another one, or
+            it answers the reference images otherwise than at calibration.
+        FileNotFoundError, ValueError
+            If the key cannot be used, as in `load_bundle`.
         ImportError
-            If the engine's runtime is not installed.
+            If the engine's runtime is not installed, or a key is given and cryptography is not.
         """
         options = EngineOptions(threads, spinning, device)
-        loaded, opened = _open(bundle, engine, options)
-        return cls(loaded, opened, lambda: _open(bundle, engine, options, of=loaded)[1])
+        loaded, opened = _open(bundle, engine, options, public_key)
+        return cls(loaded, opened, lambda: _open(bundle, engine, options, public_key, of=loaded)[1])
 
     @property
     def bundle(self) -> Bundle:
@@ -189,10 +195,14 @@ class Certifier:
 
 
 def _open(
-    bundle: str | Path, engine: str | Path | None, options: EngineOptions, of: Bundle | None = None
+    bundle: str | Path,
+    engine: str | Path | None,
+    options: EngineOptions,
+    public_key: KeySource | None,
+    of: Bundle | None = None,
 ) -> tuple[Bundle, Engine]:
     """Return the verified bundle of a folder and its engine; `of` is the bundle that it must still be."""
-    loaded, data = read_bundle(bundle)
+    loaded, data = read_bundle(bundle, public_key)
     spec = loaded.engine
     try:
         if of is not None and loaded.sha256 != of.sha256:

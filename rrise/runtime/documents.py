@@ -7,7 +7,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any, NoReturn, TypeVar, final
 T = TypeVar("T")
 
 MAX_JSON_BYTES = 4 << 20
+MAX_JSON_DEPTH = 100
+_STRUCTURE = re.compile(rb'\\.|["\[\]{}]', re.DOTALL)
 
 
 def read_file(path: Path, limit: int, thing: str) -> bytes:
@@ -26,31 +30,52 @@ def read_file(path: Path, limit: int, thing: str) -> bytes:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is a link, a folder, a device or a pipe, larger than `limit`, or cannot be read.
+        If it is a link, a folder, a device or a pipe, larger than `limit` or than the memory, or cannot be read.
     """
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
+        before = None if hasattr(os, "O_NOFOLLOW") else os.lstat(path)
+        if before is not None:  # Windows
+            _check_plain(before, path, thing)
+        with open(path, "rb", opener=_open_plainly) as file:
+            facts = os.fstat(file.fileno())
+            _check_plain(facts, path, thing)
+            if before is not None and not os.path.samestat(before, facts):
                 raise ValueError(
-                    f"{thing}: expected {path.name} to be a plain file, got another kind. Copy the file itself."
+                    f"{thing}: expected {path.name} to stay one file, got another while it was opened. Try again."
                 )
             data = file.read(facts.st_size) if facts.st_size <= limit else b""
     except FileNotFoundError:
         raise FileNotFoundError(f"{thing}: expected a file {path}, got none. Check the path.") from None
+    except IsADirectoryError:
+        raise _not_plain(path, thing, "another kind") from None
+    except MemoryError:
+        raise ValueError(
+            f"{thing}: expected memory for {facts.st_size} bytes of {path.name}, got too little. Free some."
+        ) from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ValueError(
-                f"{thing}: expected {path.name} to be a plain file, got a link. Copy the file itself."
-            ) from None
+            raise _not_plain(path, thing, "a link") from None
         raise ValueError(f"{thing}: expected a readable {path.name}, got {error.strerror!r}. Check the file.") from None
     if facts.st_size > limit:
         raise ValueError(
             f"{thing}: expected {path.name} of at most {limit} bytes, got {facts.st_size}. Check the file."
         )
     return data
+
+
+def _open_plainly(path: str, _: int) -> int:
+    # O_NONBLOCK: opening a named pipe must not wait for a writer. O_BINARY: Windows would translate line ends.
+    flags = ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_NOINHERIT", "O_BINARY")
+    return os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
+
+
+def _check_plain(facts: os.stat_result, path: Path, thing: str) -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        raise _not_plain(path, thing, "a link" if stat.S_ISLNK(facts.st_mode) else "another kind")
+
+
+def _not_plain(path: Path, thing: str, got: str) -> ValueError:
+    return ValueError(f"{thing}: expected {path.name} to be a plain file, got {got}. Copy the file itself.")
 
 
 def sha256_of(data: bytes) -> str:
@@ -61,10 +86,12 @@ def sha256_of(data: bytes) -> str:
 def parse_json(data: bytes, thing: str) -> dict[str, Any]:
     """Return the JSON object that the bytes hold; duplicate keys, NaN, infinities and huge integers are refused.
 
+    Takes time and memory in proportion to the bytes, whatever they are.
+
     Raises
     ------
     ValueError
-        If the bytes are anything else.
+        If the bytes are anything else, or nest more than `MAX_JSON_DEPTH` deep.
     """
 
     def refuse(expected: str, got: str) -> NoReturn:
@@ -73,8 +100,8 @@ def parse_json(data: bytes, thing: str) -> dict[str, Any]:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         unique = dict(pairs)
         if len(unique) < len(pairs):
-            keys = [key for key, _ in pairs]
-            refuse("each key once", f"{brief(next(key for key in keys if keys.count(key) > 1))} twice")
+            counts = Counter(key for key, _ in pairs)
+            refuse("each key once", f"{brief(next(key for key in counts if counts[key] > 1))} twice")
         return unique
 
     def real(text: str) -> float:
@@ -84,6 +111,8 @@ def parse_json(data: bytes, thing: str) -> dict[str, Any]:
     def integer(text: str) -> int:
         return int(text) if len(text) <= 20 else refuse("integers of at most 20 characters", brief(text))
 
+    if _too_deep(data):  # the parser is recursive, and a program may have raised Python's limit beyond its stack
+        refuse("shallow JSON", "deep nesting")
     try:
         content = json.loads(
             data.decode("utf-8"),
@@ -99,6 +128,20 @@ def parse_json(data: bytes, thing: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         refuse("a JSON object", brief(content))
     return content
+
+
+def _too_deep(data: bytes) -> bool:
+    """Return whether brackets outside texts nest deeper than `MAX_JSON_DEPTH`, up to where the bytes are JSON."""
+    depth, in_text = 0, False
+    for mark in _STRUCTURE.finditer(data):
+        found = mark[0]
+        if found == b'"':
+            in_text = not in_text
+        elif not in_text:
+            depth += 1 if found in (b"[", b"{") else -1
+            if depth > MAX_JSON_DEPTH:
+                return True
+    return False
 
 
 def canonical_json(content: Mapping[str, Any], thing: str) -> bytes:
@@ -135,7 +178,8 @@ class Fields:
     def refuse(self, key: str, expected: str) -> NoReturn:
         """Raise the ValueError that says what was expected of a member, what it is and what to do."""
         got = brief(self.content[key]) if key in self.content else "nothing"
-        raise ValueError(f"{self.thing}: expected {self.prefix}{key} to be {expected}, got {got}. {self.advice}")
+        name = self.prefix + (key if key.isidentifier() and len(key) <= 80 else brief(key))
+        raise ValueError(f"{self.thing}: expected {name} to be {expected}, got {got}. {self.advice}")
 
     def exactly(self, *keys: str) -> None:
         """Refuse a missing or an unknown member."""

@@ -66,8 +66,8 @@ class Reference:
         if len(values) % width or len(values) > IMAGES * width:
             fields.refuse("logits", expected)
         return cls(
-            runtime=fields.value("runtime", str, "a name and a version", lambda name: True),
-            device=fields.value("device", str, "a name", lambda name: True),
+            runtime=fields.value("runtime", str, "a name and a version, of one line", str.isprintable),
+            device=fields.value("device", str, "a name of one line", str.isprintable),
             logits=np.array(values, np.float64).reshape(-1, width),
             tolerance=fields.value("tolerance", float, "a finite number above 0", lambda t: 0.0 < t < math.inf),
         )

@@ -1,4 +1,4 @@
-"""Does an ONNX file borrow weights from other files? Asked without the onnx package, at the size of the graph.
+"""Does an ONNX file borrow weights from other files? Asked without the onnx package, in the time of its fields.
 
 A sha256 pins the ONNX file alone. Tensors kept elsewhere ("external data") would be read from the working directory
 when a model is opened from memory, and could be swapped unseen (ONNX Runtime 1.20 even follows absolute paths).
@@ -18,6 +18,8 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor: list of (key, value); 0 default, 1 external
+MAX_FIELDS = 1 << 22
+"""Fields looked at before a file is refused: some 40 for each of 100,000 nodes. A hostile file can hold a billion."""
 
 
 def refuse_external_data(model: bytes) -> None:
@@ -41,15 +43,26 @@ def references_external_data(model: bytes) -> bool:
     Raises
     ------
     ValueError
-        If the bytes are not a protocol buffer.
+        If the bytes are not a protocol buffer, one that parsers may read in different ways, or of too many fields; or
+        if the model has functions of its own. ONNX Runtime puts a copy of the body in the place of each call: without
+        end if a function calls itself (1.23 then crashes), and 2^30 times over if 30 functions call the next twice.
     """
-    waiting = [("model", 0, len(model))]
-    while waiting:
-        message, position, end = waiting.pop()
+    within = [("model", 0, len(model))]  # the message that is read, last, and those that hold it
+    fields, functions = 0, False
+    while within:
+        message, position, end = within.pop()
         while position < end:
             tag, position = _varint(model, position, end)
             field, wire = tag >> 3, tag & 7
             start = position
+            if not 0 < field < 1 << 29:  # ONNX Runtime drops the bits above, and would see another field than this
+                raise ValueError(f"engine: expected an ONNX file, got field {field} at byte {start}. Re-export it.")
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise ValueError(
+                    f"engine: expected an ONNX file of at most {MAX_FIELDS} fields, got more. Export a smaller graph."
+                )
+            inner = None
             if wire == 0:
                 value, position = _varint(model, position, end)
                 if message == "tensor" and field == _DATA_LOCATION and value != 0:
@@ -59,14 +72,21 @@ def references_external_data(model: bytes) -> bool:
                 position = start + length
                 if message == "tensor" and field == _EXTERNAL_DATA:
                     return True
-                if field in _MESSAGES[message]:
-                    waiting.append((_MESSAGES[message][field], start, position))
+                inner = _MESSAGES[message].get(field)
+                functions = functions or inner == "function"
             elif wire in (1, 5):
                 position += 8 if wire == 1 else 4
             else:
                 raise ValueError(f"engine: expected an ONNX file, got wire type {wire} at byte {start}. Re-export it.")
             if position > end:
                 raise ValueError(f"engine: expected an ONNX file, got one cut short at byte {end}. Re-export it.")
+            if inner:
+                within.append((message, position, end))
+                message, position, end = inner, start, position
+    if functions:
+        raise ValueError(
+            "engine: expected an ONNX file without functions of its own, got some. Inline them with onnx.inliner."
+        )
     return False
 
 

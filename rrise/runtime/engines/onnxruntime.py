@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import onnxruntime
@@ -46,7 +46,9 @@ class OnnxRuntimeEngine(Engine):
         settings.add_session_config_entry("session.load_model_format", "ONNX")
         providers = _providers(options.device)
         try:
-            self._session = onnxruntime.InferenceSession(data, settings, providers=providers)
+            # A fallback would print, and try the same once more.
+            self._session = onnxruntime.InferenceSession(data, settings, providers=providers, enable_fallback=0)
+            inputs, outputs = _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs())
         except Exception as error:  # its exceptions have no common class below Exception
             raise ValueError(
                 f"engine: expected an ONNX model, got {brief(str(error), 300)}. Re-run rrise export."
@@ -56,8 +58,8 @@ class OnnxRuntimeEngine(Engine):
                 f"engine: expected to run by {providers[0][0]}, got {self._session.get_providers()[0]}. Check the CUDA "
                 "and cuDNN libraries, or use device='cpu' and calibrate there."
             )
-        self._input, self._batch, self.input_shape = _image_input(self._session.get_inputs())
-        self._output, self.num_classes = _logit_output(self._session.get_outputs())
+        self._input, self._batch, self.input_shape = _image_input(inputs)
+        self._output, self.num_classes = _logit_output(outputs)
         self._outputs = [self._output]
         self.kind = "onnxruntime"
         self.version = str(onnxruntime.__version__)
@@ -75,7 +77,11 @@ class OnnxRuntimeEngine(Engine):
         return in_parts(self._run, batch, self._batch)
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return check_logits(self._session.run(self._outputs, {self._input: batch})[0], len(batch), self.num_classes)
+        try:
+            logits: NDArray[np.float32] = self._session.run(self._outputs, {self._input: batch})[0]
+        except Exception as error:
+            raise ValueError(f"engine: expected logits, got {brief(str(error), 300)}. {EXPORT}") from None
+        return check_logits(logits, len(batch), self.num_classes)
 
 
 def _providers(device: str) -> list[tuple[str, dict[str, Any]]]:
@@ -93,31 +99,46 @@ def _providers(device: str) -> list[tuple[str, dict[str, Any]]]:
     return [("CUDAExecutionProvider", {"device_id": index, "use_tf32": 0}), cpu]
 
 
-def _image_input(inputs: list[Any]) -> tuple[str, int | None, tuple[int, int, int]]:
+class _Tensor(NamedTuple):
+    name: str
+    type: str
+    shape: list[Any]
+
+
+def _tensors(tensors: list[Any]) -> list[_Tensor]:
+    return [_Tensor(tensor.name, tensor.type, tensor.shape) for tensor in tensors]  # raises if not in UTF-8
+
+
+def _image_input(inputs: list[_Tensor]) -> tuple[str, int | None, tuple[int, int, int]]:
     if len(inputs) != 1:
         raise ValueError(f"engine: expected one input, got {_names(inputs)}. {EXPORT}")
     name, shape = inputs[0].name, inputs[0].shape
     _check_type(inputs[0], "input")
     if len(shape) != 4 or not all(isinstance(size, int) and size > 0 for size in shape[1:]):
-        raise ValueError(f"engine: expected input {name!r} of shape (N,C,H,W), fixed but for N, got {shape}. {EXPORT}")
+        raise ValueError(
+            f"engine: expected input {brief(name)} of shape (N,C,H,W), fixed but for N, got {brief(shape)}. {EXPORT}"
+        )
     batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
     return name, batch, (shape[1], shape[2], shape[3])
 
 
-def _logit_output(outputs: list[Any]) -> tuple[str, int]:
+def _logit_output(outputs: list[_Tensor]) -> tuple[str, int]:
     if len(outputs) != 1:
         raise ValueError(f"engine: expected one output, got {_names(outputs)}. {EXPORT}")
     name, shape = outputs[0].name, outputs[0].shape
     _check_type(outputs[0], "output")
     if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 2:
-        raise ValueError(f"engine: expected output {name!r} of shape (N,K), K at least 2, got {shape}. {EXPORT}")
+        raise ValueError(
+            f"engine: expected output {brief(name)} of shape (N,K), K at least 2, got {brief(shape)}. {EXPORT}"
+        )
     return name, shape[1]
 
 
-def _check_type(tensor: Any, role: str) -> None:
+def _check_type(tensor: _Tensor, role: str) -> None:
     if tensor.type != "tensor(float)":
-        raise ValueError(f"engine: expected {role} {tensor.name!r} of float32, got {tensor.type}. {EXPORT}")
+        raise ValueError(f"engine: expected {role} {brief(tensor.name)} of float32, got {tensor.type}. {EXPORT}")
 
 
-def _names(tensors: list[Any]) -> str:
-    return f"{len(tensors)} ({', '.join(tensor.name for tensor in tensors)})"
+def _names(tensors: list[_Tensor]) -> str:
+    names = ", ".join(tensor.name for tensor in tensors)
+    return f"{len(tensors)} ({names if names.isprintable() and len(names) <= 80 else brief(names)})"

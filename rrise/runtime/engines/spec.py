@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 FORMAT = "rrise-engine/1"
 KINDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 """Runtimes that execute an engine."""
+_WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,15 @@ class EngineSpec:
         ValueError
             Naming the field that does not hold what it should.
         """
-        shape = fields.values("input_shape", int, "3 integers (C,H,W) of at least 1", lambda size: 1 <= size < 1 << 24)
+        shape = fields.values(
+            "input_shape", int, "3 integers (C,H,W) from 1 to 2^24 - 1", lambda size: 1 <= size < 1 << 24
+        )
         if len(shape) != 3:
-            fields.refuse("input_shape", "3 integers (C,H,W) of at least 1")
+            fields.refuse("input_shape", "3 integers (C,H,W) from 1 to 2^24 - 1")
         num_classes = fields.value("num_classes", int, "an integer of at least 2", lambda k: 2 <= k < 1 << 24)
-        classes = fields.values("classes", str, f"{num_classes} names", lambda name: True)
+        classes = fields.values("classes", str, f"{num_classes} names of one line each", str.isprintable)
         if len(classes) != num_classes:
-            fields.refuse("classes", f"{num_classes} names")
+            fields.refuse("classes", f"{num_classes} names of one line each")
 
         def recorded(key: str, expected: str, holds: object) -> str:
             return fields.value(key, str, expected, holds) if key in fields.content else ""  # type: ignore[arg-type]
@@ -75,18 +80,35 @@ class EngineSpec:
             file=fields.value("file", str, "the plain name of a file beside it", is_plain_name),
             kind=fields.value("kind", str, f"one of {', '.join(KINDS)}", lambda kind: kind in KINDS),
             sha256=fields.value("sha256", str, "64 lower-case hex digits", is_sha256),
-            precision=fields.value("precision", str, "a name such as float32", bool),
+            precision=fields.value("precision", str, "a name such as float32", is_line),
             input_shape=(shape[0], shape[1], shape[2]),
             num_classes=num_classes,
             classes=classes,
             onnx_sha256=recorded("onnx_sha256", "64 lower-case hex digits", is_sha256),
-            gpu=recorded("gpu", "the name of a GPU, or empty", lambda name: True),
+            gpu=recorded("gpu", "the name of a GPU, or empty", str.isprintable),
         )
 
 
 def is_plain_name(name: str) -> bool:
-    """Return whether the name is that of a file in the same folder, whatever the file system."""
-    return 0 < len(name) <= 255 and name[0] != "." and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    """Return whether the name is that of one file in the same folder, whatever the file system.
+
+    No path and no device of Windows ("nul.onnx"), nothing hidden; nothing that a file system could take for another
+    name: no compatibility form (a full-width "．"), no decomposed accent, no dot or space at the end.
+    """
+    return (
+        0 < len(name.encode("utf-8", "surrogatepass")) <= 255
+        and name.isprintable()
+        and name[0] != "."
+        and name[-1] not in ". "
+        and not set(name) & set('/\\:*?"<>|')
+        and unicodedata.is_normalized("NFKC", name)
+        and not _WINDOWS_DEVICE.fullmatch(name.partition(".")[0].rstrip())
+    )
+
+
+def is_line(text: str) -> bool:
+    """Return whether the text is one line that a terminal shows as it is: not empty, no control characters."""
+    return bool(text) and text.isprintable()
 
 
 def is_sha256(text: str) -> bool:
