@@ -26,7 +26,8 @@ WARM_UPS = 2
 
 def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> SimpleNamespace:
     """A fresh module; ``fake.broken`` maps a method to what it logs as it fails, ``fake.calls`` is what was called."""
-    fake = SimpleNamespace(broken={}, calls=[], warned={}, capturable=True, contexts=0, config=[], answer=None)
+    fake = SimpleNamespace(broken={}, calls=[], warned={}, capturable=True, config=[], answer=None)
+    fake.contexts, fake.orphans, fake.seen = 0, 0, []  # alive; alive after their memory; images of every run
 
     def called(name: str, logger: object) -> bool:
         """Write the call down; False, and a line in the log, if it is to fail."""
@@ -242,6 +243,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
 
         def __del__(self) -> None:
             fake.contexts -= 1
+            fake.orphans += self._scratch not in runtime.fake.memory
 
         def set_device_memory(self, memory: int, size: int) -> None:
             assert memory % 8 == 0
@@ -283,6 +285,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
                 x = np.ctypeslib.as_array((ctypes.c_float * count).from_address(images)).reshape(shape[0], -1)
                 y = np.ctypeslib.as_array((ctypes.c_float * rows).from_address(logits))
                 y[:] = (x @ w + b).ravel()
+                fake.seen.append(x.copy())
 
             stream.add(work)
             return called("execute_async_v3", self._plan._logger)

@@ -85,6 +85,17 @@ def test_logits_of_batches_of_every_size(world: SimpleNamespace) -> None:
         np.testing.assert_allclose(logits, expected(batch(n)), atol=1e-6)
 
 
+def test_a_batch_is_padded_with_zeros_to_the_next_bucket(world: SimpleNamespace) -> None:
+    engine = open_plan(world)
+    engine(batch(8) + 1)
+    for n, padded in ((3, 4), (1, 1), (5, 8)):
+        engine(batch(n))
+        images = world.tensorrt.seen[-1]
+        assert len(images) == padded
+        np.testing.assert_array_equal(images[:n], batch(n).reshape(n, 4))
+        assert not images[n:].any()
+
+
 def test_the_logits_of_one_call_are_not_the_next_one_s_memory(world: SimpleNamespace) -> None:
     engine = open_plan(world)
     first = engine(batch(3))
@@ -197,6 +208,7 @@ def test_all_is_released_the_last_first(world: SimpleNamespace) -> None:
     before = len(world.cuda.calls)
     del engine
     assert nothing_left(world)
+    assert world.tensorrt.orphans == 0
     released = [call for call in world.cuda.calls[before:] if call != "cudaSetDevice"]
     frees = ["cudaFree"] * 3 + ["cudaFreeHost"] * 2
     assert released == ["cudaGraphExecDestroy"] * 4 + frees + ["cudaStreamDestroy"]
