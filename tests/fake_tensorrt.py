@@ -6,21 +6,15 @@ built it. `tests/test_tensorrt_api.py` compares every public name and every para
 
 import ctypes
 import enum
-import functools
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
-import pytest
-from fake_cuda import FakeDriver, FakeRuntime
+from fake_cuda import FakeRuntime
 from onnx import numpy_helper
 
-from rrise.runtime.engines import tensorrt_module
-
 GPU = "Fake GPU"
-VERSIONS = {"tensorrt 11": "11.4.0.106", "tensorrt 10": "10.16.1.11", "tensorrt-rtx": "1.7.1.116"}
 WARM_UPS = 2
 
 
@@ -43,7 +37,6 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
         ERROR = 1
         WARNING = 2
         INFO = 3
-        VERBOSE = 4
 
     class ILogger:
         INTERNAL_ERROR = Severity.INTERNAL_ERROR
@@ -363,16 +356,3 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
     if rtx:
         public |= {names.get(name, name): classes[name] for name in only_rtx}
     return SimpleNamespace(__version__=version, fake=fake, **public)
-
-
-def install(monkeypatch: pytest.MonkeyPatch, name: str, gpus: tuple[str, ...] = (GPU,)) -> SimpleNamespace:
-    """Put driver, CUDA and one of `VERSIONS` in place; returns kind, module, runtime and the two `fake`s."""
-    kind = name.split()[0]
-    runtime = FakeRuntime()
-    module = make_module(VERSIONS[name], runtime, rtx=kind == "tensorrt-rtx")
-    no_driver = ctypes.CDLL
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: FakeDriver(gpus) if path == "libcuda.so.1" else no_driver(path))
-    monkeypatch.setitem(sys.modules, tensorrt_module.KINDS[kind][0], module)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
-    monkeypatch.setattr(tensorrt_module, "_loaded", functools.cache(tensorrt_module._loaded.__wrapped__))
-    return SimpleNamespace(kind=kind, version=VERSIONS[name], module=module, tensorrt=module.fake, cuda=runtime.fake)

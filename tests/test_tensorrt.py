@@ -19,7 +19,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_cuda import FakeDriver, cudaError_t
-from fake_tensorrt import GPU, VERSIONS, install
+from fake_machine import VERSIONS, install
+from fake_tensorrt import GPU
 from reference_engines import linear_engine
 
 from rrise.runtime.engines import cuda, tensorrt_module
