@@ -32,11 +32,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
             logger.log(ILogger.ERROR, fake.broken[name])
         return name not in fake.broken
 
-    class Severity(enum.IntEnum):
-        INTERNAL_ERROR = 0
-        ERROR = 1
-        WARNING = 2
-        INFO = 3
+    Severity = enum.IntEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3})
 
     class ILogger:
         INTERNAL_ERROR = Severity.INTERNAL_ERROR
@@ -50,36 +46,18 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
         def log(self, severity: Severity, msg: str) -> None:
             raise NotImplementedError
 
-    class DataType(enum.IntEnum):
-        FLOAT = 0
-        HALF = 1
-        INT8 = 2
-
-    class BuilderFlag(enum.IntEnum):
-        TF32 = 8
-
-    class RtxBuilderFlag(enum.IntEnum):
-        TF32 = 8
-        REQUIRE_USER_ALLOCATION = 28
-
-    class MemoryPoolType(enum.IntEnum):
-        WORKSPACE = 0
-
-    class NetworkDefinitionCreationFlag(enum.IntEnum):
-        STRONGLY_TYPED = 1
-
-    class ExecutionContextAllocationStrategy(enum.IntEnum):
-        STATIC = 0
-        USER_MANAGED = 2
-
-    class DynamicShapesKernelSpecializationStrategy(enum.IntEnum):
-        LAZY = 0
-        EAGER = 1
-
-    class TensorIOMode(enum.IntEnum):
-        NONE = 0
-        INPUT = 1
-        OUTPUT = 2
+    DataType = enum.IntEnum("DataType", {"FLOAT": 0, "HALF": 1, "INT8": 2})
+    BuilderFlag = enum.IntEnum("BuilderFlag", {"TF32": 8})
+    RtxBuilderFlag = enum.IntEnum("RtxBuilderFlag", {"TF32": 8, "REQUIRE_USER_ALLOCATION": 28})
+    MemoryPoolType = enum.IntEnum("MemoryPoolType", {"WORKSPACE": 0})
+    NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
+    ExecutionContextAllocationStrategy = enum.IntEnum(
+        "ExecutionContextAllocationStrategy", {"STATIC": 0, "USER_MANAGED": 2}
+    )
+    DynamicShapesKernelSpecializationStrategy = enum.IntEnum(
+        "DynamicShapesKernelSpecializationStrategy", {"LAZY": 0, "EAGER": 1}
+    )
+    TensorIOMode = enum.IntEnum("TensorIOMode", {"NONE": 0, "INPUT": 1, "OUTPUT": 2})
 
     class ITensor:
         name = dtype = shape = None
