@@ -6,27 +6,22 @@ built it. `tests/test_tensorrt_api.py` compares every public name and every para
 
 import ctypes
 import enum
-import functools
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
-import pytest
-from fake_cuda import FakeDriver, FakeRuntime
+from fake_cuda import FakeRuntime
 from onnx import numpy_helper
 
-from rrise.runtime.engines import tensorrt_module
-
 GPU = "Fake GPU"
-VERSIONS = {"tensorrt 11": "11.4.0.106", "tensorrt 10": "10.16.1.11", "tensorrt-rtx": "1.7.1.116"}
 WARM_UPS = 2
 
 
 def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> SimpleNamespace:
     """A fresh module; ``fake.broken`` maps a method to what it logs as it fails, ``fake.calls`` is what was called."""
-    fake = SimpleNamespace(broken={}, calls=[], warned={}, capturable=True, contexts=0, config=[], answer=None)
+    fake = SimpleNamespace(broken={}, calls=[], warned={}, capturable=True, config=[], answer=None)
+    fake.contexts, fake.orphans, fake.seen = 0, 0, []  # alive; alive after their memory; images of every run
 
     def called(name: str, logger: object) -> bool:
         """Write the call down; False, and a line in the log, if it is to fail."""
@@ -37,12 +32,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
             logger.log(ILogger.ERROR, fake.broken[name])
         return name not in fake.broken
 
-    class Severity(enum.IntEnum):
-        INTERNAL_ERROR = 0
-        ERROR = 1
-        WARNING = 2
-        INFO = 3
-        VERBOSE = 4
+    Severity = enum.IntEnum("Severity", {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2, "INFO": 3})
 
     class ILogger:
         INTERNAL_ERROR = Severity.INTERNAL_ERROR
@@ -56,36 +46,18 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
         def log(self, severity: Severity, msg: str) -> None:
             raise NotImplementedError
 
-    class DataType(enum.IntEnum):
-        FLOAT = 0
-        HALF = 1
-        INT8 = 2
-
-    class BuilderFlag(enum.IntEnum):
-        TF32 = 8
-
-    class RtxBuilderFlag(enum.IntEnum):
-        TF32 = 8
-        REQUIRE_USER_ALLOCATION = 28
-
-    class MemoryPoolType(enum.IntEnum):
-        WORKSPACE = 0
-
-    class NetworkDefinitionCreationFlag(enum.IntEnum):
-        STRONGLY_TYPED = 1
-
-    class ExecutionContextAllocationStrategy(enum.IntEnum):
-        STATIC = 0
-        USER_MANAGED = 2
-
-    class DynamicShapesKernelSpecializationStrategy(enum.IntEnum):
-        LAZY = 0
-        EAGER = 1
-
-    class TensorIOMode(enum.IntEnum):
-        NONE = 0
-        INPUT = 1
-        OUTPUT = 2
+    DataType = enum.IntEnum("DataType", {"FLOAT": 0, "HALF": 1, "INT8": 2})
+    BuilderFlag = enum.IntEnum("BuilderFlag", {"TF32": 8})
+    RtxBuilderFlag = enum.IntEnum("RtxBuilderFlag", {"TF32": 8, "REQUIRE_USER_ALLOCATION": 28})
+    MemoryPoolType = enum.IntEnum("MemoryPoolType", {"WORKSPACE": 0})
+    NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
+    ExecutionContextAllocationStrategy = enum.IntEnum(
+        "ExecutionContextAllocationStrategy", {"STATIC": 0, "USER_MANAGED": 2}
+    )
+    DynamicShapesKernelSpecializationStrategy = enum.IntEnum(
+        "DynamicShapesKernelSpecializationStrategy", {"LAZY": 0, "EAGER": 1}
+    )
+    TensorIOMode = enum.IntEnum("TensorIOMode", {"NONE": 0, "INPUT": 1, "OUTPUT": 2})
 
     class ITensor:
         name = dtype = shape = None
@@ -242,6 +214,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
 
         def __del__(self) -> None:
             fake.contexts -= 1
+            fake.orphans += self._scratch not in runtime.fake.memory
 
         def set_device_memory(self, memory: int, size: int) -> None:
             assert memory % 8 == 0
@@ -283,6 +256,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
                 x = np.ctypeslib.as_array((ctypes.c_float * count).from_address(images)).reshape(shape[0], -1)
                 y = np.ctypeslib.as_array((ctypes.c_float * rows).from_address(logits))
                 y[:] = (x @ w + b).ravel()
+                fake.seen.append(x.copy())
 
             stream.add(work)
             return called("execute_async_v3", self._plan._logger)
@@ -360,16 +334,3 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
     if rtx:
         public |= {names.get(name, name): classes[name] for name in only_rtx}
     return SimpleNamespace(__version__=version, fake=fake, **public)
-
-
-def install(monkeypatch: pytest.MonkeyPatch, name: str, gpus: tuple[str, ...] = (GPU,)) -> SimpleNamespace:
-    """Put driver, CUDA and one of `VERSIONS` in place; returns kind, module, runtime and the two `fake`s."""
-    kind = name.split()[0]
-    runtime = FakeRuntime()
-    module = make_module(VERSIONS[name], runtime, rtx=kind == "tensorrt-rtx")
-    no_driver = ctypes.CDLL
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: FakeDriver(gpus) if path == "libcuda.so.1" else no_driver(path))
-    monkeypatch.setitem(sys.modules, tensorrt_module.KINDS[kind][0], module)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
-    monkeypatch.setattr(tensorrt_module, "_loaded", functools.cache(tensorrt_module._loaded.__wrapped__))
-    return SimpleNamespace(kind=kind, version=VERSIONS[name], module=module, tensorrt=module.fake, cuda=runtime.fake)

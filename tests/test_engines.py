@@ -313,3 +313,11 @@ def test_missing_files_and_unknown_kinds(tmp_path: Path) -> None:
     (folder / "engine.onnx").unlink()
     with pytest.raises(FileNotFoundError, match=r"engine: expected a file .*engine\.onnx"):
         open_engine(folder)
+
+
+def test_a_plan_on_another_gpu_is_refused(tmp_path: Path) -> None:
+    folder = write_engine(tmp_path / "engine", linear_engine(WEIGHTS, BIAS), gpu="NVIDIA L4")
+    with pytest.raises(ValueError, match=r"GPU that engine\.onnx was built for, NVIDIA L4, got cpu.*export and calibr"):
+        open_engine(folder)
+    (folder / "engine.json").write_text((folder / "engine.json").read_text().replace("NVIDIA L4", "cpu"))
+    assert open_engine(folder).device == "cpu"

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_cuda import FakeDriver, cudaError_t
-from fake_tensorrt import GPU, VERSIONS, install
+from fake_machine import VERSIONS, install
+from fake_tensorrt import GPU
 from reference_engines import linear_engine
 
 from rrise.runtime.engines import cuda, tensorrt_module
@@ -83,6 +84,17 @@ def test_logits_of_batches_of_every_size(world: SimpleNamespace) -> None:
         assert logits.shape == (n, 3)
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, expected(batch(n)), atol=1e-6)
+
+
+def test_a_batch_is_padded_with_zeros_to_the_next_bucket(world: SimpleNamespace) -> None:
+    engine = open_plan(world)
+    engine(batch(8) + 1)
+    for n, padded in ((3, 4), (1, 1), (5, 8)):
+        engine(batch(n))
+        images = world.tensorrt.seen[-1]
+        assert len(images) == padded
+        np.testing.assert_array_equal(images[:n], batch(n).reshape(n, 4))
+        assert not images[n:].any()
 
 
 def test_the_logits_of_one_call_are_not_the_next_one_s_memory(world: SimpleNamespace) -> None:
@@ -197,6 +209,7 @@ def test_all_is_released_the_last_first(world: SimpleNamespace) -> None:
     before = len(world.cuda.calls)
     del engine
     assert nothing_left(world)
+    assert world.tensorrt.orphans == 0
     released = [call for call in world.cuda.calls[before:] if call != "cudaSetDevice"]
     frees = ["cudaFree"] * 3 + ["cudaFreeHost"] * 2
     assert released == ["cudaGraphExecDestroy"] * 4 + frees + ["cudaStreamDestroy"]

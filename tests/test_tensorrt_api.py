@@ -19,7 +19,8 @@ from types import SimpleNamespace
 
 import pytest
 from fake_cuda import FakeRuntime
-from fake_tensorrt import VERSIONS, make_module
+from fake_machine import VERSIONS
+from fake_tensorrt import make_module
 from tensorrt_api import CLASSES, table
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_tensorrt import GPU, VERSIONS, install
+from fake_machine import VERSIONS, install
+from fake_tensorrt import GPU
 from onnx import TensorProto, helper, numpy_helper
 from reference_engines import FLOAT, linear_engine, model
 

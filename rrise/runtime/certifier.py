@@ -16,7 +16,7 @@ from rrise.runtime.certificates import Certificate, unchecked
 from rrise.runtime.documents import sha256_of
 from rrise.runtime.engines.opening import open_engine_bytes
 from rrise.runtime.engines.protocol import EngineOptions
-from rrise.runtime.engines.spec import check_shape, read_engine
+from rrise.runtime.engines.spec import check_engine, read_engine
 from rrise.runtime.images import as_batch, scale, scale_into
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _open(
                     "The guarantee holds only for the calibrated engine; re-run rrise calibrate."
                 )
         opened = open_engine_bytes(data, spec.kind, precision=spec.precision, options=options)
-        check_shape(opened, spec)
+        check_engine(opened, spec)
         if loaded.reference is not None:
             loaded.reference.check(opened)
     except (OSError, ValueError) as error:

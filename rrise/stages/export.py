@@ -38,8 +38,9 @@ class EngineRuntime:
 
         plan = build_plan(self.kind, onnx, input_shape=self.input_shape, config=self.plan)
         facts = dict(plan.facts)
-        gpu = facts.pop("gpu")
-        return "engine.plan", plan.data, {"gpu": gpu, "plan": facts | {"settings": asdict(self.plan)}}
+        gpu, settings = facts.pop("gpu"), asdict(self.plan)
+        del settings["timing_cache"]  # a path of this machine
+        return "engine.plan", plan.data, {"gpu": gpu, "plan": facts | {"settings": settings}}
 
     def open(self, engine: bytes, onnx: bytes, precision: str) -> tuple[Logits, str]:
         """Return what computes logits, and its name: the engine, or ONNX Runtime where no GPU can run the plan."""

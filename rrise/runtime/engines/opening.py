@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rrise.runtime.documents import brief
 from rrise.runtime.engines.protocol import Engine, EngineOptions
-from rrise.runtime.engines.spec import check_shape, read_engine
+from rrise.runtime.engines.spec import check_engine, read_engine
 
 ENGINES = {
     "onnxruntime": "rrise.runtime.engines.onnxruntime:OnnxRuntimeEngine",
@@ -68,5 +68,5 @@ def open_engine(path: str | Path, kind: str = "", *, options: EngineOptions | No
     kind = spec.kind if spec else kind or "onnxruntime"
     engine = open_engine_bytes(data, kind, precision=spec.precision if spec else "float32", options=options)
     if spec is not None:
-        check_shape(engine, spec)
+        check_engine(engine, spec)
     return engine

@@ -141,8 +141,8 @@ def read_engine(path: str | Path) -> tuple[EngineSpec | None, bytes]:
     return spec, data
 
 
-def check_shape(engine: Engine, spec: EngineSpec) -> None:
-    """Refuse an engine whose images or classes are not those recorded.
+def check_engine(engine: Engine, spec: EngineSpec) -> None:
+    """Refuse an engine whose images, classes or GPU are not those recorded.
 
     Raises
     ------
@@ -154,4 +154,9 @@ def check_shape(engine: Engine, spec: EngineSpec) -> None:
         raise ValueError(
             f"engine: expected {recorded[1]} classes of images {recorded[0]} as recorded, "
             f"got {found[1]} of {found[0]} in {spec.file}. Re-run rrise export."
+        )
+    if spec.gpu and engine.device != spec.gpu:
+        raise ValueError(
+            f"engine: expected the GPU that {spec.file} was built for, {spec.gpu}, got {engine.device}. Re-run rrise "
+            "export and calibrate on this machine."
         )
