@@ -55,7 +55,7 @@ def export_onnx(
     Parameters
     ----------
     network : Network
-        Facts named classes, classifier_sha256, counts_sha256 and sigma are handed on to engine.json.
+        Facts named classes, classifier_images, classifier_sha256, counts_sha256 and sigma are handed on to engine.json.
     folder : path
     config : ExportConfig
     check_images : uint8[N, H, W] or uint8[N, H, W, C]
@@ -80,7 +80,7 @@ def export_onnx(
             f"export: expected probabilities within tolerance={config.tolerance:g} of torch's, got a difference of "
             f"{error:.3g}. Raise tolerance if that is acceptable: calibration uses the engine's own outputs."
         )
-    handed_on = ("classifier_sha256", "counts_sha256", "sigma")
+    handed_on = ("classifier_images", "classifier_sha256", "counts_sha256", "sigma")
     spec = {
         "format": FORMAT,
         "kind": "onnxruntime",
