@@ -249,8 +249,9 @@ def served(bundle: Path, stop_by: signal.Signals) -> Iterator[int]:
         text=True,
     )
     try:
-        said = process.stdout.readline()
-        assert said == f"serving {bundle} at http://127.0.0.1:{port}/certify\n", process.stderr.read()
+        if process.stdout.readline() != f"serving {bundle} at http://127.0.0.1:{port}/certify\n":
+            process.kill()
+            raise AssertionError(process.stderr.read())
         yield port
     finally:
         process.send_signal(stop_by)

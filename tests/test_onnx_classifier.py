@@ -175,6 +175,17 @@ def test_a_surrogate_of_an_onnx_classifier_needs_a_network(sampled: Path, splits
         replace(SCRATCH, network="")
 
 
+def test_the_surrogate_of_a_folder_may_be_another_network_too(
+    finished: tuple[Path, list[str]], splits: Splits, tmp_path: Path
+) -> None:
+    given = (finished[0] / "classifier", finished[0] / "counts/train", tmp_path / "surrogate")
+    stages.fit(splits.train, SCRATCH, *given, progress=False)
+    surrogate = load_network(tmp_path / "surrogate")
+    assert (surrogate.spec.network, surrogate.spec.options) == (SCRATCH.network, {"width": 64})
+    assert "classifier_images" not in surrogate.facts
+    assert np.isin(splits.train.ids, surrogate.training_ids).all()
+
+
 def refused(splits: Splits, config: SampleConfig, sampled: Path, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         stages.sample(splits, "train", config, LOCAL, sampled / "base.onnx", sampled / "none", stream=0, progress=False)
@@ -213,3 +224,24 @@ def test_a_model_that_takes_one_image_at_a_time_is_refused_by_name(tmp_path: Pat
     assert module(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
     with pytest.raises(ValueError, match=r"takes a batch of shape \(3, 1, 8, 8\), got .* Export it with a free batch"):
         module(torch.zeros(3, 1, 8, 8))
+
+
+def test_weights_in_another_file_are_refused_even_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(np.ones((64, 10), np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    monkeypatch.chdir(tmp_path)
+    save(model, "f.onnx", save_as_external_data=True, location="f.data", size_threshold=0)
+    onnxruntime.InferenceSession(Path("f.onnx").read_bytes(), providers=["CPUExecutionProvider"])  # reads f.data
+    with pytest.raises(ValueError, match=r"with its weights inside, got .* Export it again"):
+        open_classifier("f.onnx")

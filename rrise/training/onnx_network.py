@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import final
 
@@ -51,7 +52,10 @@ class OnnxNetwork(nn.Module):
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors arrive as exceptions
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            with tempfile.TemporaryDirectory(prefix="rrise-") as nowhere:
+                # Else weights in other files, which the sha256 does not cover, would be read from the working folder.
+                options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
+                self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
