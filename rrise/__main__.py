@@ -22,6 +22,7 @@ from rrise.targets.noise import STREAMS
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
+from rrise.training.seen import SeenConfig
 from rrise.training.surrogate import FitConfig
 
 SUMMARY = "Certified robustness in one forward pass. One verb a stage, one artifact out of each; `run` makes them all."
@@ -97,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         "count the classes a classifier answers under noise; resumes where it stopped",
         "rrise sample --classifier runs/a/classifier --split train --out runs/a/counts/train",
     )
-    sample.add_argument("--classifier", required=True, metavar="URI", help="folder written by `rrise train`")
+    written = "folder written by `rrise train`, or an ONNX file"
+    sample.add_argument("--classifier", required=True, metavar="URI", help=written)
     sample.add_argument("--split", choices=("train", "calibration", "test"), default="train", help="images to sample")
     sample.add_argument("--stream", choices=tuple(STREAMS), default="targets", help="what the draws are for")
     sample.add_argument("--out", required=True, metavar="URI", help="folder of the counts, local or s3://, gs://")
@@ -111,10 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         "fit the surrogate of the smoothed class distribution",
         "rrise fit --classifier runs/a/classifier --counts runs/a/counts/train --out runs/a/surrogate",
     )
-    folder(fit, "--classifier", "folder written by `rrise train`")
+    folder(fit, "--classifier", written)
     fit.add_argument("--counts", required=True, metavar="URI", help="counts of the train split")
     folder(fit, "--out", "where the surrogate goes")
     add_options(fit, FitConfig)
+    add_options(fit, SeenConfig, title="classifier")
 
     export = verb(
         "export",
@@ -161,12 +164,13 @@ def _parser() -> argparse.ArgumentParser:
         "--out runs/a/evaluation",
     )
     folder(evaluate, "--bundles", "folder of bundles written by `rrise calibrate`")
-    folder(evaluate, "--classifier", "folder written by `rrise train`")
+    folder(evaluate, "--classifier", written)
     evaluate.add_argument(
         "--counts", required=True, metavar="URI", help="holds selection/, estimation/ and reference/; sampled if absent"
     )
     folder(evaluate, "--out", "where table.md, metrics.json and report.html go")
     add_options(evaluate, EvaluateConfig)
+    add_options(evaluate, SeenConfig, title="classifier")
     add_options(evaluate, SampleConfig, "sample.")
     add_options(evaluate, ExecutionConfig, "execution.")
 
@@ -256,8 +260,8 @@ def _fit(arguments: argparse.Namespace) -> None:
     from rrise import stages
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config = read_options(arguments, FitConfig)
-    print(stages.fit(splits.train, config, arguments.classifier, arguments.counts, arguments.out))
+    config, seen = read_options(arguments, FitConfig), read_options(arguments, SeenConfig)
+    print(stages.fit(splits.train, config, arguments.classifier, arguments.counts, arguments.out, seen=seen))
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -306,7 +310,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     config, sampling = read_options(arguments, EvaluateConfig), read_options(arguments, SampleConfig, "sample.")
     execution = read_options(arguments, ExecutionConfig, "execution.")
     places = (arguments.bundles, arguments.classifier, arguments.counts, arguments.out)
-    print(stages.evaluate(splits, config, sampling, execution, *places))
+    seen = read_options(arguments, SeenConfig)
+    print(stages.evaluate(splits, config, sampling, execution, *places, seen=seen))
     print("\n" + (arguments.out / "table.md").read_text())
 
 

@@ -322,6 +322,12 @@ def test_facts_must_fit(tmp_path: Path, facts: dict[str, Any], message: str) -> 
     assert os.listdir(tmp_path) == []
 
 
+def test_a_bare_network_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"expected a module from build_network\(spec\), got Linear"):
+        save_network(tmp_path / "net", spec(), torch.nn.Linear(64, 10), IDS)
+    assert os.listdir(tmp_path) == []
+
+
 # ONNX
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rrise.targets.store import CountStore
     from rrise.training.classifier import TrainConfig
     from rrise.training.networks import Network
+    from rrise.training.seen import SeenConfig
     from rrise.training.surrogate import FitConfig
 
 
@@ -98,14 +99,22 @@ def fill_counts(
 
 
 def manifest_of(images: ImageSet, config: SampleConfig, network: Network, *, stream: int) -> Manifest:
-    """Return the facts of sampling these images by that classifier; ValueError if its classes are not theirs."""
+    """Return the facts of sampling these images by that classifier; ValueError if it is not made for that."""
     from rrise.targets.manifest import Manifest
+    from rrise.training.networks import OnnxNetwork
 
     if network.spec.num_classes != len(images.classes):
         raise ValueError(
             f"classifier: expected {len(images.classes)} classes as in the images, got {network.spec.num_classes}. "
             "Sample the images it was trained for, or name all its classes in the images' source."
         )
+    if network.spec.input_shape != images.input_shape:
+        raise ValueError(
+            f"classifier: expected one of images of shape {images.input_shape} (channels first), got one of "
+            f"{network.spec.input_shape}. Resize or convert the images as those that trained it."
+        )
+    if isinstance(network.module, OnnxNetwork):
+        network.module.require_runs(config.device, config.precision, config.compile)
     return Manifest.of(
         config, images, stream=stream, num_classes=network.spec.num_classes, classifier_sha256=network.sha256
     )
@@ -119,16 +128,24 @@ def log_file(execution: ExecutionConfig, out: str | Path) -> Path | None:
 
 
 def fit(
-    images: ImageSet, config: FitConfig, classifier: Path, counts: str | Path, out: Path, *, progress: bool = True
+    images: ImageSet,
+    config: FitConfig,
+    classifier: Path,
+    counts: str | Path,
+    out: Path,
+    *,
+    seen: SeenConfig | None = None,
+    progress: bool = True,
 ) -> str:
-    """Fit the surrogate to the counts of the training images and save it."""
+    """Fit the surrogate to the counts of the training images and save it; ``seen`` is for an ONNX classifier."""
     from rrise.targets.store import CountStore
     from rrise.training.artifacts import refuse_existing
-    from rrise.training.networks import load_network
+    from rrise.training.networks import open_classifier
+    from rrise.training.seen import FACT, SeenConfig, with_training_images
     from rrise.training.surrogate import fit_surrogate
 
     refuse_existing(out)
-    network = load_network(classifier)
+    network = with_training_images(open_classifier(classifier), seen or SeenConfig())
     store = CountStore.open(counts)
     require_counts_of(network.sha256, store)
     table = store.table().rows(images.ids)
@@ -139,6 +156,7 @@ def fit(
         classifier_sha256=network.sha256,
         counts_sha256=store.sha256,
         sigma=store.manifest.sigma,
+        **({FACT: network.facts[FACT]} if FACT in network.facts else {}),
     )
     return f"strategy {config.strategy}, loss {config.loss}, {surrogate.summary()}, in {out}"
 

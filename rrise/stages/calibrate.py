@@ -26,6 +26,8 @@ CAVEATS = {
     "one of exact arithmetic, not of the computation.",
 }
 """What a bundle's statement adds for each sampler."""
+ON_TRUST = " That the base classifier saw no calibration image is its user's word; rrise could not check it."
+"""What a bundle's statement adds where nobody named the images that trained the classifier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,7 @@ def calibrate(
     from rrise.runtime.reference import Reference
     from rrise.targets.store import CountStore
     from rrise.training.artifacts import refuse_existing
+    from rrise.training.seen import FACT, UNSEEN
 
     refuse_existing(out)
     opened = open_engine(engine, options=options)
@@ -119,6 +122,8 @@ def calibrate(
     drawn = stores["counts"].manifest.n
     shape = as_of(drawn, score(opened, splits.train, stores["profile"], rows=ROWS)) if profile else None
     facts, reference = stores["counts"].manifest, Reference.of(opened)
+    trust = {FACT: spec[FACT]} if FACT in spec else {}
+    caveats = CAVEATS[facts.sampler] + (ON_TRUST if trust.get(FACT) == UNSEEN else "")
     found = [
         calibrated(
             scored.q,
@@ -141,9 +146,10 @@ def calibrate(
                 engine_spec=spec,
                 calibration=calibration.as_dict(),
                 sigma=facts.sigma,
-                statement=calibration.statement() + CAVEATS[facts.sampler],
+                statement=calibration.statement() + caveats,
                 provenance={
                     "classifier_sha256": spec["classifier_sha256"],
+                    **trust,
                     "surrogate_sha256": spec["network_sha256"],
                     "target_counts_sha256": spec["counts_sha256"],
                     "calibration_counts_sha256": stores["counts"].sha256,

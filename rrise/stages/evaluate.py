@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
     from rrise.training.networks import Network
+    from rrise.training.seen import SeenConfig
 
 BASELINE = "Monte Carlo"
 DEPLOYED = "scaled"
@@ -39,12 +40,14 @@ def evaluate(
     counts: str | Path,
     out: Path,
     *,
+    seen: SeenConfig | None = None,
     progress: bool = True,
 ) -> str:
     """Compare all bundles of a folder with Monte Carlo smoothing on the test images.
 
     Writes table.md and metrics.json (equal in equal runs), timing.json, report.html and examples/. Test counts are
-    sampled into ``counts``/selection, estimation and reference, or used if they are there.
+    sampled into ``counts``/selection, estimation and reference, or used if they are there; ``seen`` is for an ONNX
+    classifier.
 
     Raises
     ------
@@ -58,17 +61,18 @@ def evaluate(
     from rrise.targets.store import CountStore
     from rrise.targets.uris import within
     from rrise.training.artifacts import refuse_existing
-    from rrise.training.networks import load_network
+    from rrise.training.networks import open_classifier
+    from rrise.training.seen import SeenConfig, with_training_images
 
     refuse_existing(out)
     certifiers = _certifiers(bundles)
-    network = load_network(classifier)
+    network = with_training_images(open_classifier(classifier), seen or SeenConfig())
     for name, certifier in certifiers.items():
         calibrated_on = certifier.bundle.provenance.get("classifier_sha256")
         if calibrated_on != network.sha256:
             raise ValueError(
                 f"classifier: expected the one that bundle {name} was calibrated on, sha256 {calibrated_on}, got "
-                f"{network.sha256} in {classifier}. Name that classifier's folder."
+                f"{network.sha256} in {classifier}. Name that classifier."
             )
     images = splits.test
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])

@@ -23,7 +23,7 @@ class WorkerSpec:
     Parameters
     ----------
     classifier : str
-        Folder or URI.
+        Folder or ONNX file, or a URI of one.
     data : DataConfig or None
         None: the images did not come from a source that a worker could open.
     split : str
@@ -100,15 +100,15 @@ class WorkerSpec:
 
 
 def local_network(classifier: str | Path) -> Network:
-    """Return the network of a folder, or of a URI that ``pyarrow.fs`` knows, by way of a temporary copy."""
-    from rrise.training.networks import load_network
+    """Return the network of a folder or ONNX file, or of a URI that ``pyarrow.fs`` knows, by way of a copy."""
+    from rrise.training.networks import open_classifier
 
     if "://" not in str(classifier):
-        return load_network(classifier)
+        return open_classifier(classifier)
     from rrise.targets.copies import local_copy
 
     with tempfile.TemporaryDirectory(prefix="rrise-") as room:
-        return load_network(local_copy(str(classifier), Path(room) / "classifier"))
+        return open_classifier(local_copy(str(classifier), Path(room) / "classifier"))
 
 
 def deterministic() -> None:

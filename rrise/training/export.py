@@ -111,7 +111,7 @@ def export_engine(
     Parameters
     ----------
     network : Network
-        Facts named classes, classifier_sha256, counts_sha256 and sigma are handed on to engine.json.
+        Facts named classes, classifier_images, classifier_sha256, counts_sha256 and sigma are handed on to engine.json.
     folder : path
     config : ExportConfig
     images : uint8[N, H, W] or uint8[N, H, W, C]
@@ -147,7 +147,7 @@ def export_engine(
             f"{agreement.max_probability_error:.3g} in {config.precision} by {checked_with}. Raise tolerance if that "
             "is acceptable: calibration uses the engine's own outputs."
         )
-    handed_on = ("classifier_sha256", "counts_sha256", "sigma")
+    handed_on = ("classifier_images", "classifier_sha256", "counts_sha256", "sigma")
     document = {
         "format": FORMAT,
         "kind": runtime.kind,

@@ -34,6 +34,7 @@ __all__ = [
     "build_network",
     "head",
     "load_network",
+    "open_classifier",
     "save_network",
 ]
 
@@ -103,6 +104,7 @@ def save_network(
     folder : path
     spec : NetworkSpec
     module : torch.nn.Module
+        What :func:`build_network` gives for the specification, with the weights to save in it.
     training_ids : uint64[N]
         Ids of every image that had a part in the weights: calibration refuses these.
     overwrite : bool
@@ -114,9 +116,16 @@ def save_network(
     ------
     FileExistsError
         If the folder exists and ``overwrite`` is false.
+    TypeError
+        If the module is a bare network, without its normalisation.
     ValueError
         If the facts are not plain JSON, or name another number of classes than the specification.
     """
+    if not isinstance(module, PixelNormalised):
+        raise TypeError(
+            f"network: expected a module from build_network(spec), got {type(module).__name__}. Build it, and load "
+            "your weights by module.network.load_state_dict(...)."
+        )
     classes = facts.get("classes")
     if classes is not None and len(classes) != spec.num_classes:
         raise ValueError(
@@ -167,6 +176,26 @@ def load_network(folder: str | Path) -> Network:
     _load_weights(module, content[WEIGHTS], folder)
     ids = np.load(io.BytesIO(content[TRAINING_IDS]), allow_pickle=False)
     return Network(spec, module.requires_grad_(False), identity, ids, facts)
+
+
+def open_classifier(path: str | Path) -> Network:
+    """Return a base classifier: the network of a folder, or of an ONNX file, by its suffix ``.onnx``.
+
+    An ONNX file has no record of its training images: ``training_ids`` are empty, and whoever relies on them asks
+    :func:`rrise.training.seen.with_training_images` first. Its sha256 is the file's.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load_network` and :class:`OnnxNetwork`.
+    """
+    if Path(path).suffix.lower() != ".onnx":
+        return load_network(path)
+    module = OnnxNetwork(path)
+    channels = module.input_shape[0]
+    # No name builds it, and its normalisation is its own.
+    spec = NetworkSpec("onnx", {}, module.num_classes, module.input_shape, (0.0,) * channels, (1.0,) * channels)
+    return Network(spec, module, module.sha256, np.empty(0, np.uint64), {"kind": "classifier"})
 
 
 _COPY = "Restore the folder, or make it again."

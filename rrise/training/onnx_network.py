@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import final
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from torch import nn
 
 
 @final
-class OnnxNetwork:
-    """A callable from a torch tensor of pixels in [0, 1] to a torch tensor of logits, by ONNX Runtime on the CPU.
+class OnnxNetwork(nn.Module):
+    """A module from pixels in [0, 1] to logits, by ONNX Runtime on the CPU; it has no weights that torch could see.
 
     Parameters
     ----------
     path : path
-        ONNX file with one float32 input (N, C, H, W), N free, that does its own normalisation, and one output (N, K).
+        ONNX file with one float32 input (N, C, H, W), N free, that does its own normalisation, and one output (N, K);
+        its weights are inside.
     threads : int
         CPU threads of one call.
 
@@ -27,8 +29,6 @@ class OnnxNetwork:
     num_classes : int
     sha256 : str
         Digest of the file.
-    training : bool
-        Always false.
 
     Raises
     ------
@@ -36,10 +36,10 @@ class OnnxNetwork:
         If there is no such file, or it is no such network.
     """
 
-    training = False
-
     def __init__(self, path: str | Path, *, threads: int = 1) -> None:
         import onnxruntime
+
+        super().__init__()
 
         path = Path(path)
         if not path.is_file():
@@ -52,10 +52,16 @@ class OnnxNetwork:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # errors arrive as exceptions
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            with tempfile.TemporaryDirectory(prefix="rrise-") as nowhere:
+                # Else weights in other files, which the sha256 does not cover, would be read from the working folder.
+                options.add_session_config_entry("session.model_external_initializers_file_folder_path", nowhere)
+                self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"network: expected an ONNX model in {path}, got {reason}. Export it again.") from error
+            raise ValueError(
+                f"network: expected an ONNX model in {path} with its weights inside, got {reason}. "
+                "Export it again (torch: external_data=False)."
+            ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         takes, gives = [tuple(entry.shape) for entry in inputs], [tuple(entry.shape) for entry in outputs]
         if not (
@@ -74,11 +80,32 @@ class OnnxNetwork:
         self.input_shape: tuple[int, int, int] = takes[0][1:]
         self.num_classes: int = gives[0][1]
         self.sha256 = hashlib.sha256(content).hexdigest()
+        self.eval()
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return logits float32[N, K], on the CPU."""
-        import torch
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return logits float32[N, K], on the CPU.
 
+        Raises
+        ------
+        ValueError
+            If the model does not run on these pixels.
+        """
         takes, gives = self._names
         batch = pixels.detach().cpu().contiguous().numpy()
-        return torch.from_numpy(self._session.run([gives], {takes: batch})[0])
+        try:
+            logits = self._session.run([gives], {takes: batch})[0]
+        except Exception as error:  # as above
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"network: expected an ONNX model that takes a batch of shape {batch.shape}, got {reason}. "
+                "Export it with a free batch axis, on more than one image."
+            ) from error
+        return torch.from_numpy(logits)
+
+    def require_runs(self, device: str, precision: str, compiled: bool) -> None:
+        """Raise ValueError unless it would be run as it is: on the CPU, in float32, not through torch.compile."""
+        for name, found, only in (("device", device.partition(":")[0], "cpu"), ("precision", precision, "float32")):
+            if found != only:
+                raise ValueError(f"{name}: expected {only}, which is how an ONNX classifier runs, got {found!r}.")
+        if compiled:
+            raise ValueError("compile: expected false, which is how an ONNX classifier runs, got true.")

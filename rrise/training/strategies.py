@@ -15,6 +15,7 @@ from rrise.training.descent import outputs
 from rrise.training.pixels import unit
 
 if TYPE_CHECKING:
+    from rrise.training.architectures import NetworkSpec
     from rrise.training.networks import Network
 
 
@@ -50,20 +51,21 @@ class OnBytes(nn.Module):
         return logits
 
 
-def learner(strategy: str, classifier: Network, pixels: torch.Tensor, seed: int) -> Learner:
+def learner(strategy: str, classifier: Network, spec: NetworkSpec, pixels: torch.Tensor, seed: int) -> Learner:
     """Return what the strategy trains, for images uint8[N, C, H, W]; the classifier is only read.
+
+    ``spec`` is that of the network that is trained from scratch.
 
     Raises
     ------
     ValueError
         If the strategy is head and the classifier's logits are not the plain output of its last layer.
     """
-    original = copy.deepcopy(classifier.module).to(pixels.device).eval()
     if strategy == "head":
-        return _head_learner(original, pixels)
+        return _head_learner(copy.deepcopy(classifier.module).to(pixels.device).eval(), pixels)
 
     def fresh() -> nn.Module:
-        module = copy.deepcopy(original) if strategy == "full" else build_network(classifier.spec, seed)
+        module = copy.deepcopy(classifier.module).eval() if strategy == "full" else build_network(spec, seed)
         return OnBytes(module.to(pixels.device).requires_grad_(True))
 
     def whole(part: nn.Module) -> nn.Module:

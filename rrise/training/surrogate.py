@@ -34,6 +34,19 @@ class FitConfig:
         default="head",
         metadata={"help": "trained part: head (last layer), full (all) or scratch (all, from random weights)"},
     )
+    network: str = field(
+        default="",
+        metadata={"help": "scratch: another network than the classifier's, a timm model or module:callable"},
+    )
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "keyword arguments of that network, as JSON"}
+    )
+    mean: tuple[float, ...] = field(
+        default=(0.5,), metadata={"help": "subtracted from pixels in [0, 1] inside that network; one, or one a channel"}
+    )
+    std: tuple[float, ...] = field(
+        default=(0.5,), metadata={"help": "pixels are divided by it after the mean; one, or one a channel"}
+    )
     loss: str = field(default="ce", metadata={"help": "ce (soft cross-entropy) or js (Jensen-Shannon)"})
     weights: str = field(
         default="images",
@@ -56,6 +69,13 @@ class FitConfig:
         for name, known in (("strategy", STRATEGIES), ("loss", LOSSES), ("weights", WEIGHTS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        if self.network and self.strategy != "scratch":
+            raise ValueError(
+                f"strategy: expected scratch for a network other than the classifier's, got {self.strategy!r}: there "
+                "are no weights to start from."
+            )
+        if self.options and not self.network:
+            raise ValueError(f"network: expected a name for the options {self.options}, got none.")
         if not self.lr or not all(0 < lr < math.inf for lr in self.lr):
             raise ValueError(f"lr: expected one or more finite numbers above 0, got {self.lr}.")
         if not self.weight_decay or not all(0 <= decay < math.inf for decay in self.weight_decay):
@@ -79,7 +99,7 @@ class Surrogate:
     Parameters
     ----------
     spec : NetworkSpec
-        The classifier's.
+        The classifier's, unless the settings name a network.
     module : torch.nn.Module
         On the CPU, in evaluation mode, frozen.
     training_ids : uint64[M]
@@ -162,6 +182,7 @@ def fit_surrogate(
     from rrise.training.strategies import learner
 
     ids = np.asarray(training_ids, dtype=np.uint64)
+    spec = surrogate_spec(config, classifier)
     frequencies, draws = _frequencies(np.asarray(counts), len(images), classifier.spec.num_classes, ids)
     targets = torch.from_numpy(frequencies)
     # Of mean 1; exactly 1 each where all images have the same number of draws.
@@ -174,7 +195,7 @@ def fit_surrogate(
         reproducible(config.seed, config.device, config.threads),
         tqdm(total=len(settings) * len(parts) + 1, desc="fit", unit="fit", disable=None if progress else True) as bar,
     ):
-        student = learner(config.strategy, classifier, pixels.to(config.device), config.seed)
+        student = learner(config.strategy, classifier, spec, pixels.to(config.device), config.seed)
         goal, weight = targets.to(config.device), weights.to(config.device)
 
         def held_out_loss(setting: Setting, training: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> float:
@@ -201,7 +222,30 @@ def fit_surrogate(
         "target_entropy": -float((heavy * torch.xlogy(exact, exact).sum(1)).mean()),
     }
     module = student.whole(fitted).cpu().eval().requires_grad_(False)
-    return Surrogate(classifier.spec, module, np.union1d(classifier.training_ids, ids), facts)
+    return Surrogate(spec, module, np.union1d(classifier.training_ids, ids), facts)
+
+
+def surrogate_spec(config: FitConfig, classifier: Network) -> NetworkSpec:
+    """Return the specification of the surrogate: the classifier's, or that of the network that is named.
+
+    Raises
+    ------
+    ValueError
+        If none is named and the classifier is an ONNX file, or what is named does not fit the images.
+    """
+    from rrise.training.networks import NetworkSpec, OnnxNetwork
+
+    own = classifier.spec
+    if not config.network:
+        if isinstance(classifier.module, OnnxNetwork):
+            raise ValueError(
+                "network: expected the surrogate's own network, since an ONNX classifier has no weights to start from, "
+                "got none. Give --strategy scratch --network NAME."
+            )
+        return own
+    channels = own.input_shape[0]
+    mean, std = (values * channels if len(values) == 1 else values for values in (config.mean, config.std))
+    return NetworkSpec(config.network, dict(config.options), own.num_classes, own.input_shape, mean, std)
 
 
 def _fitted(
