@@ -13,12 +13,9 @@ from rrise import stages
 from rrise.data import Splits
 from rrise.recipe import Recipe
 from rrise.runtime.certifier import Certifier
-from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.calibrate import ON_TRUST
-from rrise.stages.export import EngineRuntime
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.targets.store import CountStore
-from rrise.training.export import export_engine
 from rrise.training.networks import load_network, open_classifier
 from rrise.training.seen import SeenConfig, with_training_images
 from rrise.training.surrogate import FitConfig
@@ -58,11 +55,15 @@ def splits(recipe: Recipe) -> Splits:
 def sampled(finished: tuple[Path, list[str]], recipe: Recipe, splits: Splits, tmp_path_factory) -> Path:
     """Counts of base.onnx, the trained classifier without its folder, for training and calibration images."""
     room = tmp_path_factory.mktemp("onnx")
-    engine = room / "exported"
-    classifier = load_network(finished[0] / "classifier")
-    runtime = EngineRuntime("onnxruntime", classifier.spec.input_shape, PlanConfig())
-    export_engine(classifier, engine, recipe.export, splits.train.images[:8], runtime)
-    (room / "base.onnx").write_bytes((engine / "engine.onnx").read_bytes())
+    torch.onnx.export(
+        load_network(finished[0] / "classifier").module,
+        (torch.rand(2, 1, 8, 8),),
+        room / "base.onnx",
+        dynamo=True,
+        dynamic_shapes=({0: "batch"},),
+        external_data=False,
+        verbose=False,
+    )
     for split in ("train", "calibration"):
         where = (room / "base.onnx", room / "counts" / split)
         stages.sample(splits, split, recipe.sample, LOCAL, *where, stream=0, progress=False)
