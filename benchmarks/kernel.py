@@ -2,8 +2,8 @@
 
 ``python benchmarks/kernel.py`` prints, for four shapes of logits, float32 and float64, the time of ``Kernel.certify``
 and its ratio to numpy and scipy doing the same (softmax, linear interpolation, ``ndtri``), that of ``_C.certify``,
-which checks the curve anew each time, and of ``Kernel.certify_one``; then the time of ``pixels_to_planes`` beside numpy's
-division and transposition; then the nanoseconds a pixel of both noise samplers beside
+which checks the curve anew each time, and of ``Kernel.certify_one``; then the time of ``pixels_to_planes`` beside
+numpy's division and transposition; then the nanoseconds a pixel of both noise samplers beside
 ``x + sigma * torch.randn_like(x)``. The sides take turns, and the median of the turns is printed.
 """
 

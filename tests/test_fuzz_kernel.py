@@ -53,7 +53,7 @@ def test_the_corpus_and_random_inputs_break_nothing(tmp_path: Path) -> None:
     ("good", "bad"),
     [
         ("if (!(high == high))", "if (false)"),  # a NaN is certified
-        ("first = larger ?", "first = x >= high ?"),  # of ties, the last
+        ("index = x > best ?", "index = x >= best ?"),  # of ties, the last
         ("return x > 0.0 ? from_bits(bits_of(x) - 1) : 0.0;", "return x * (1 + 0x1p-50);"),  # a radius rounded up
         ("p = p > lower ? p : lower;", "(void)lower;"),  # p falls just above a knot
         ("classes - N), sizeof x", "classes), sizeof x"),  # a read beyond the row
