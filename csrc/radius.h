@@ -149,7 +149,8 @@ RRISE_INLINE double radius(double p_lower, double sigma) noexcept { return step_
 //            on a level segment. Monotone in q if the knots are.
 // Rounding:  down. With u = 2^-53, q - q_j, q_j+1 - q_j, p_j+1 - p_j, the quotient and the product are each within a
 //            factor 1 + u, so their combination is within 5.1u * 2S; the last sum adds 1.1u * S; together under 12 u S,
-//            and subtracting 2^-49 S = 16 u S (itself rounded, 1.1 u S) leaves a margin. 2^-1022 covers underflow.
+//            and subtracting 2^-49 S = 16 u S (itself rounded, 1.1 u S) leaves a margin. 2^-1022 covers underflow. On a
+//            rising segment that is at most p_j+1, and raised to p_j where it fell below, so no knot breaks the order.
 RRISE_INLINE double curve_down(const Curve& curve, double q) noexcept {
   if (!(q >= 0.0 && q <= 1.0)) return 0.0;
   std::size_t low = 0;  // q[low] <= q <= q[low + 1], found by halving without a branch that could be guessed wrong
@@ -168,6 +169,8 @@ RRISE_INLINE double curve_down(const Curve& curve, double q) noexcept {
     const double size0 = std::fabs(p0), size1 = std::fabs(p1);
     const double slack = (size0 > size1 ? size0 : size1) * 0x1p-49 + 0x1p-1022;
     p = (p0 + (p1 - p0) * ((q - q0) / (q1 - q0))) - slack;
+    const double lower = p0 < p1 ? p0 : p1;  // a bound too, and just above a knot the better one
+    p = p > lower ? p : lower;
   }
   return p > 0.0 ? (p < 1.0 ? p : 1.0) : 0.0;
 }

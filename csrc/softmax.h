@@ -157,34 +157,40 @@ template <class V, class Real>
 RRISE_INLINE void top_narrow(const Real* logits, std::size_t rows, std::size_t classes, std::int64_t* label,
                              double* q) noexcept {
   constexpr std::size_t L = lanes_of<V>;
-  double z[kNarrow][kTile], first_out[kTile], q_out[kTile];
+  double z[kNarrow][kTile], high[kTile], first[kTile], chance[kTile];
   const std::size_t padded = (rows + L - 1) / L * L;
   for (std::size_t l = 0; l < padded; ++l) {
     const Real* row = logits + (l < rows ? l : 0) * classes;
     for (std::size_t k = 0; k < classes; ++k) z[k][l] = static_cast<double>(row[k]);
   }
   for (std::size_t l = 0; l < padded; l += L) {
-    V high = load<V>(z[0] + l), odd = high - high, first = {};
+    V best = load<V>(z[0] + l), odd = best - best, index = {};
     for (std::size_t k = 1; k < classes; ++k) {
       const V x = load<V>(z[k] + l);
-      const auto larger = x > high;
-      high = larger ? x : high;
-      first = larger ? all<V>(static_cast<double>(k)) : first;
+      index = x > best ? all<V>(static_cast<double>(k)) : index;
+      best = x > best ? x : best;
       odd += x - x;
     }
+    store(high + l, V(best + odd));  // NaN if a logit is not finite, see largest_finite
+    store(first + l, index);
+  }
+  for (std::size_t l = 0; l < padded; ++l) {  // a label's own term becomes exp(-inf) = 0
+    z[static_cast<std::size_t>(first[l])][l] = -std::numeric_limits<double>::infinity();
+  }
+  for (std::size_t l = 0; l < padded; l += L) {
+    const V largest = load<V>(high + l);
     V sum[8] = {};
-    for (std::size_t k = 0; k < classes; ++k) {
-      const V term = exp_nonpositive<V>(load<V>(z[k] + l) - high);
-      sum[k % 8] += first == static_cast<double>(k) ? V{} : term;
-    }
+    for (std::size_t k = 0; k < classes; ++k) sum[k % 8] += exp_nonpositive<V>(load<V>(z[k] + l) - largest);
     for (std::size_t half = 4; half > 0; half /= 2) {
       for (std::size_t a = 0; a < half; ++a) sum[a] += sum[a + half];
     }
-    const V chance = 1.0 / (1.0 + sum[0]);
-    store(first_out + l, odd == 0.0 ? first : all<V>(static_cast<double>(kAbstain)));
-    store(q_out + l, odd == 0.0 ? chance : all<V>(std::numeric_limits<double>::quiet_NaN()));
+    store(chance + l, V(1.0 / (1.0 + sum[0])));
   }
-  for (std::size_t l = 0; l < rows; ++l) label[l] = static_cast<std::int64_t>(first_out[l]), q[l] = q_out[l];
+  for (std::size_t l = 0; l < rows; ++l) {
+    const bool finite = high[l] == high[l];
+    label[l] = finite ? static_cast<std::int64_t>(first[l]) : kAbstain;
+    q[l] = finite ? chance[l] : std::numeric_limits<double>::quiet_NaN();
+  }
 }
 
 // top of up to kTile rows.

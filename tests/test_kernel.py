@@ -121,6 +121,18 @@ def test_p_lower_is_never_above_the_exact_interpolation(knots_q: list[float], kn
         assert 0 <= gap <= size * 2**-48
 
 
+def test_p_lower_never_falls_beside_a_knot() -> None:
+    knots_q, knots_p = np.array([0.0, 0.5, 0.75, 1.0]), np.array([0.0, 0.75, 0.9, 0.99])
+    around = [0.5 + 2**-53 * k for k in range(0, 60, 2)] + [0.75 + 2**-53 * k for k in range(-40, 60)]
+    margins = np.array([math.log(q) - math.log1p(-q) for q in around])
+    _, q, p_lower, _ = _C.certify(np.stack([margins, np.zeros(len(around))], axis=1), knots_q, knots_p, 1.0)
+    order = np.argsort(q)
+    assert len(set(q.tolist())) > 20
+    assert (np.diff(p_lower[order]) >= 0).all()
+    for seen, bound in zip(q, p_lower, strict=True):
+        assert Fraction(bound) <= reference.curve(knots_q.tolist(), knots_p.tolist(), seen)
+
+
 def test_p_lower_is_exact_on_plateaus_and_at_knots() -> None:
     cap = 0.001 ** (1 / 1000)
     plateau = np.array([0.0, 0.6, 1.0]), np.array([cap, cap, cap])
