@@ -93,7 +93,7 @@ ENGINES = {  # tests/corpus/bundle/engine -> what the refusal must say, with a b
     "context-of-another-device": "an ONNX model, got .*EPContext",
     "recursive-function": "an ONNX file without functions of its own",
     "multiplied-functions": "an ONNX file without functions of its own",
-    "huge-tensor": "an ONNX model, got .*FAIL",
+    "huge-tensor": "an ONNX model, got .*(FAIL|bad_alloc)",
     "negative-tensor": "an ONNX model, got .*FAIL",
     "name-not-in-utf-8": "an ONNX model, got .*utf-8",
     "length-of-2-to-63": "an ONNX file, got one cut short",
@@ -391,9 +391,9 @@ def test_an_engine_that_fails_when_it_runs(tmp_path: Path) -> None:
         helper.make_node("Concat", ["m", "m", "m"], ["y"], axis=1),
     ]
     folder = write_bundle(tmp_path / "b", model(nodes, [shape]).SerializeToString())
-    certifier = Certifier.load(folder)
-    with pytest.raises(ValueError, match="engine: expected logits, got ") as caught:
-        certifier(np.zeros((2, 2), np.uint8))
+    # ONNX Runtime 1.23 finds it out when it folds constants, later ones when they run.
+    with pytest.raises(ValueError, match=r"expected (logits|an ONNX model), got ") as caught:
+        Certifier.load(folder)(np.zeros((2, 2), np.uint8))
     assert str(caught.value).isprintable()
 
 
