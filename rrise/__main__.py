@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import warnings
@@ -31,6 +32,9 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return 0, or 1 after a one-line error, 2 after wrong usage, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows has no σ and no ℓ: spell them, rather than fail
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     warnings.showwarning = lambda message, *_, **__: print(f"rrise {arguments.verb}: {message}", file=sys.stderr)
     try:

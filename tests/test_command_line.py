@@ -85,6 +85,17 @@ def test_certify_prints_json(bundle: Path, images: Path, capsys: pytest.CaptureF
     assert 0.31 < answer["certificates"][0]["radius"] <= 0.25 * 1.2815515655446004
 
 
+def test_a_terminal_without_mathematics_is_no_error(bundle: Path, images: Path) -> None:
+    """As a pipe on Windows: its encoding has no ℓ."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rrise", "certify", str(bundle), str(images)],
+        capture_output=True,
+        env={**_paths(), "PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"radius: \u21132, pixels" in done.stdout
+
+
 def test_inspect(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(bundle)]) == 0
     text = capsys.readouterr().out

@@ -93,7 +93,7 @@ ENGINES = {  # tests/corpus/bundle/engine -> what the refusal must say, with a b
     "context-of-another-device": "an ONNX model, got .*EPContext",
     "recursive-function": "an ONNX file without functions of its own",
     "multiplied-functions": "an ONNX file without functions of its own",
-    "huge-tensor": "an ONNX model, got .*FAIL",
+    "huge-tensor": "an ONNX model, got .*(FAIL|EXCEPTION)",
     "negative-tensor": "an ONNX model, got .*FAIL",
     "name-not-in-utf-8": "an ONNX model, got .*utf-8",
     "length-of-2-to-63": "an ONNX file, got one cut short",
@@ -279,10 +279,10 @@ def test_what_a_file_system_can_do(folder: str, message: str, tmp_path: Path) ->
 
 def test_no_refusal_leaves_a_file_open(tmp_path: Path) -> None:
     folders = hostile_folders(tmp_path)
-    before = os.listdir("/proc/self/fd")
+    before = os.listdir("/dev/fd")
     for folder in folders.values():
         refusal(folder)
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/dev/fd")) == len(before)
 
 
 def test_a_link_to_the_current_bundle_may_move_on_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,6 +325,7 @@ except BundleError as error:
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of one process as this test does")
 def test_an_engine_larger_than_the_memory_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b", ENGINE)
     os.truncate(folder / "engine.onnx", 3 << 30)
@@ -391,9 +392,9 @@ def test_an_engine_that_fails_when_it_runs(tmp_path: Path) -> None:
         helper.make_node("Concat", ["m", "m", "m"], ["y"], axis=1),
     ]
     folder = write_bundle(tmp_path / "b", model(nodes, [shape]).SerializeToString())
-    certifier = Certifier.load(folder)
-    with pytest.raises(ValueError, match="engine: expected logits, got ") as caught:
-        certifier(np.zeros((2, 2), np.uint8))
+    # ONNX Runtime 1.23 finds it out when it folds constants, later ones when they run.
+    with pytest.raises(ValueError, match=r"expected (logits|an ONNX model), got ") as caught:
+        Certifier.load(folder)(np.zeros((2, 2), np.uint8))
     assert str(caught.value).isprintable()
 
 

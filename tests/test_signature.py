@@ -4,6 +4,7 @@ before a byte of it is parsed."""
 import json
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -347,6 +348,12 @@ def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "engine" / "engine.json").write_text("{}")
     assert main(["inspect", str(tmp_path / "engine"), "--public-key", f"{key}.pub.pem"]) == 1
     assert "expected a bundle to verify, got engine" in capsys.readouterr().err
+
+
+def test_a_device_that_checks_no_signature_does_not_load_the_package() -> None:
+    probe = "import sys, rrise.runtime; print('cryptography' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_without_the_package_the_extra_is_named(
