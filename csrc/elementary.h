@@ -1,9 +1,8 @@
-// Elementary functions whose results are the same to the bit on every machine: exp, log, and the switch that compiles
-// the hot loops once for each x86-64 level. Header-only, no Python, nothing here throws, allocates or prints.
+// Elementary functions whose results are the same to the bit on every machine: exp and log, of a double or of each lane
+// of a vector (lanes.h). Header-only, no Python, nothing here throws, allocates or prints.
 //
-// Only +, -, *, /, sqrt and integer operations are used, each rounded once (build with -ffp-contract=off), so no libm
-// and no vector width can change a certificate or a noise draw. The functions are branch-free to let loops over them
-// vectorise.
+// Only +, -, *, /, sqrt, comparisons and integer operations are used, each rounded once (build with -ffp-contract=off),
+// so no libm and no vector width can change a certificate or a noise draw.
 #ifndef RRISE_ELEMENTARY_H
 #define RRISE_ELEMENTARY_H
 
