@@ -43,6 +43,9 @@ bench: $(STAMP) ## every speed ratio the README quotes
 	$(BIN)/python benchmarks/distributed.py
 	$(BIN)/python benchmarks/certifier.py
 	test ! -d runs/digits/bundles/scaled || $(BIN)/python benchmarks/certifier.py runs/digits/bundles/scaled
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/single_pass.py
+	$(BIN)/python benchmarks/engines.py
 
 build: $(STAMP) ## sdist and wheel into dist/
 	$(BIN)/python -m build

@@ -213,9 +213,13 @@ def test_a_huge_batch_runs_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert engine.batches[3:] == [2500]
 
 
-def test_the_golden_bundle_certifies_as_it_always_did() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_golden_bundle_certifies_as_it_always_did(version: int) -> None:
     images = np.array([[[255, 128], [128, 0]], [[192, 128], [0, 9]], [[128, 128], [128, 128]]], np.uint8)
-    got = Certifier.load(Path(__file__).parent / "golden" / "bundle-1")(images)
+    certifier = Certifier.load(Path(__file__).parent / "golden" / f"bundle-{version}")
+    assert certifier.bundle.engine.onnx_sha256 == (certifier.bundle.engine.sha256 if version == 2 else "")
+    assert (certifier.bundle.reference is not None) == (version == 2)
+    got = certifier(images)
     assert got.label.tolist() == [0, 0, ABSTAIN]
     np.testing.assert_allclose(got.q, [0.99930817108376919, 0.98228310725276052, 1 / 3], atol=1e-6)
     np.testing.assert_allclose(got.radius, [1.1493496209505748, 0.94418176433874114, 0], atol=1e-5)
