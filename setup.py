@@ -29,9 +29,10 @@ setup(
     ext_modules=[
         Pybind11Extension(
             "rrise._C",
-            ["csrc/bindings.cpp"],
+            ["csrc/bindings.cpp", "csrc/bind_certification.cpp", "csrc/bind_noise.cpp"],
             include_dirs=["csrc"],
-            depends=[f"csrc/{name}.h" for name in ("elementary", "lanes", "noise", "planes", "radius", "softmax")],
+            depends=["csrc/arguments.hpp"]
+            + [f"csrc/{name}.h" for name in ("elementary", "lanes", "noise", "planes", "radius", "softmax")],
             define_macros=[("RRISE_VERSION", f'"{VERSION}"')],
             cxx_std=17,
         )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from rrise import recipe as recipes
+from rrise import verbs
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.engines import EnginesConfig
-from rrise.options import add_options, read_options
+from rrise.options import add_options
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
@@ -65,10 +65,10 @@ def _one_line(error: BaseException) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rrise", description=SUMMARY)
     parser.add_argument("--version", action="version", version=_version())
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, do: object, summary: str, example: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(
+        added = subparsers.add_parser(
             name,
             help=summary,
             description=summary,
@@ -87,18 +87,20 @@ def _parser() -> argparse.ArgumentParser:
         text = "Ed25519 public key (PEM) that must have signed the bundle; checked before anything is parsed"
         added.add_argument("--public-key", type=Path, metavar="FILE", help=text)
 
-    run = verb("run", _run, "run all stages of a recipe; what is done and valid is kept", "rrise run digits")
+    run = verb("run", verbs.run, "run all stages of a recipe; what is done and valid is kept", "rrise run digits")
     run.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a built-in name: digits")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. sample.n=500")
     run.add_argument("--redo", default="", choices=recipes.STAGES, help="make this stage and all after it again")
 
-    train = verb("train", _train, "train a base classifier under Gaussian noise", "rrise train --out runs/a/classifier")
+    train = verb(
+        "train", verbs.train, "train a base classifier under Gaussian noise", "rrise train --out runs/a/classifier"
+    )
     folder(train, "--out", "where the classifier goes")
     add_options(train, TrainConfig)
 
     sample = verb(
         "sample",
-        _sample,
+        verbs.sample,
         "count the classes a classifier answers under noise; resumes where it stopped",
         "rrise sample --classifier runs/a/classifier --split train --out runs/a/counts/train",
     )
@@ -113,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = verb(
         "fit",
-        _fit,
+        verbs.fit,
         "fit the surrogate of the smoothed class distribution",
         "rrise fit --classifier runs/a/classifier --counts runs/a/counts/train --out runs/a/surrogate",
     )
@@ -125,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
     export = verb(
         "export",
-        _export,
+        verbs.export,
         "export the surrogate to an engine of one runtime and precision, checked against torch",
         "rrise export --surrogate runs/a/surrogate --out runs/a/engine-int8 --engine openvino --precision int8",
     )
@@ -136,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
     calibrate = verb(
         "calibrate",
-        _calibrate,
+        verbs.calibrate,
         "calibrate an engine's own outputs into bundles, one for each curve",
         "rrise calibrate --engine runs/a/engine --counts runs/a/counts/calibration --profile runs/a/counts/train "
         "--out runs/a/bundles",
@@ -150,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
 
     certify = verb(
         "certify",
-        _certify,
+        verbs.certify,
         "certify images with a bundle: label, lower bound and radius from one forward pass",
         "rrise certify runs/a/bundles/scaled photo.png more/ --json",
     )
@@ -162,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = verb(
         "evaluate",
-        _evaluate,
+        verbs.evaluate,
         "compare bundles with Monte Carlo smoothing on the test split; writes a table and report.html",
         "rrise evaluate --bundles runs/a/bundles --classifier runs/a/classifier --counts runs/a/counts "
         "--out runs/a/evaluation",
@@ -180,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
 
     engines = verb(
         "engines",
-        _engines,
+        verbs.engines,
         "compare bundles of several engines and precisions: what each costs in radius and gains in latency",
         "rrise engines runs/a/bundles runs/a/bundles-int8 --out runs/a/engines",
     )
@@ -193,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = verb(
         "inspect",
-        _inspect,
+        verbs.inspect,
         "print what an artifact is, what it guarantees, and what it was made from",
         "rrise inspect runs/a/bundles/scaled",
     )
@@ -203,13 +205,16 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="print JSON")
     public_key(inspect)
 
-    keygen = verb("keygen", _keygen, "make a pair of keys to sign bundles with", "rrise keygen --out keys/release")
+    keygen = verb("keygen", verbs.keygen, "make a pair of keys to sign bundles with", "rrise keygen --out keys/release")
     keygen.add_argument(
         "--out", type=Path, required=True, metavar="NAME", help="writes NAME.pem, to be kept secret, and NAME.pub.pem"
     )
 
     sign = verb(
-        "sign", _sign, "sign a bundle that loads: writes its bundle.sig", "rrise sign runs/a/bundles/scaled --key k.pem"
+        "sign",
+        verbs.sign,
+        "sign a bundle that loads: writes its bundle.sig",
+        "rrise sign runs/a/bundles/scaled --key k.pem",
     )
     sign.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by `rrise calibrate`")
     sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key written by `rrise keygen`")
@@ -217,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
 
     selftest = verb(
         "selftest",
-        _selftest,
+        verbs.selftest,
         "try an engine on this machine: build, compare with ONNX Runtime, calibrate, certify, time",
         "rrise selftest --engine tensorrt --precision float16",
     )
@@ -234,124 +239,6 @@ def _version() -> str:
     from rrise import __version__
 
     return f"rrise {__version__}"
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    recipe = recipes.load_recipe(arguments.recipe, arguments.set)
-    report = recipes.run(recipe, redo=arguments.redo)
-    print("\n" + (report.parent / "table.md").read_text())
-    print(f"report: {report}")
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    print(stages.train(splits.train, read_options(arguments, TrainConfig), arguments.out))
-
-
-def _sample(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config, execution = read_options(arguments, SampleConfig), read_options(arguments, ExecutionConfig)
-    settings = (splits, arguments.split, config, execution, arguments.classifier, arguments.out)
-    do = stages.plan if arguments.plan else stages.sample
-    print(do(*settings, stream=STREAMS[arguments.stream]))
-
-
-def _fit(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config, seen = read_options(arguments, FitConfig), read_options(arguments, SeenConfig)
-    print(stages.fit(splits.train, config, arguments.classifier, arguments.counts, arguments.out, seen=seen))
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config, plan = read_options(arguments, ExportConfig), read_options(arguments, PlanConfig, "plan.")
-    print(stages.export(splits.train, config, plan, arguments.surrogate, arguments.out))
-
-
-def _calibrate(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config, options = read_options(arguments, CalibrateConfig), read_options(arguments, EngineOptions)
-    places = (arguments.engine, arguments.counts, arguments.profile, arguments.out)
-    print(stages.calibrate(splits, config, *places, options=options))
-
-
-def _certify(arguments: argparse.Namespace) -> None:
-    from rrise.data import read_images
-    from rrise.runtime.certificates import ABSTAIN
-    from rrise.runtime.certifier import Certifier
-
-    options = vars(read_options(arguments, EngineOptions))
-    certifier = Certifier.load(arguments.bundle, **options, public_key=arguments.public_key)
-    names, images = read_images(arguments.images)
-    certificates = certifier(images)
-    if arguments.json:
-        rows = [{"image": name, **row} for name, row in zip(names, certificates.to_rows(), strict=True)]
-        print(json.dumps({"statement": certifier.statement, "sigma": certifier.sigma, "certificates": rows}, indent=1))
-        return
-    width = max(map(len, ["image", *names]))
-    print(f"{'image':<{width}} {'label':>12} {'radius':>8} {'p >=':>8} {'q':>8}")
-    columns = (certificates.label, certificates.radius, certificates.p_lower, certificates.q)
-    for name, label, radius, p_lower, q in zip(names, *columns, strict=True):
-        answer = "abstain" if label == ABSTAIN else certifier.classes[label]
-        print(f"{name:<{width}} {answer:>12} {radius:>8.4f} {p_lower:>8.4f} {q:>8.4f}")
-    print(f"\nradius: ℓ2, pixels in [0, 1]. {certifier.statement}\n{certifier.bundle.limits}")
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config, sampling = read_options(arguments, EvaluateConfig), read_options(arguments, SampleConfig, "sample.")
-    execution = read_options(arguments, ExecutionConfig, "execution.")
-    places = (arguments.bundles, arguments.classifier, arguments.counts, arguments.out)
-    seen = read_options(arguments, SeenConfig)
-    print(stages.evaluate(splits, config, sampling, execution, *places, seen=seen))
-    print("\n" + (arguments.out / "table.md").read_text())
-
-
-def _engines(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
-    config, options = read_options(arguments, EnginesConfig), read_options(arguments, EngineOptions)
-    said = stages.engines(splits, config, arguments.bundles, arguments.out, options=options)
-    print((arguments.out / "engines.md").read_text() + "\n" + said)
-
-
-def _inspect(arguments: argparse.Namespace) -> None:
-    from rrise.inspection import describe
-
-    print(describe(arguments.artifact, as_json=arguments.json, public_key=arguments.public_key))
-
-
-def _keygen(arguments: argparse.Namespace) -> None:
-    from rrise.runtime.signing import generate_keys
-
-    private, public = generate_keys(arguments.out)
-    print(f"{private}: keep it secret; `rrise sign --key` takes it\n{public}: give it to whoever loads your bundles")
-
-
-def _sign(arguments: argparse.Namespace) -> None:
-    from rrise.runtime.signing import sign_bundle
-
-    print(sign_bundle(arguments.bundle, arguments.key, overwrite=arguments.force))
-
-
-def _selftest(arguments: argparse.Namespace) -> None:
-    from rrise import stages
-
-    config, plan = read_options(arguments, SelftestConfig), read_options(arguments, PlanConfig, "plan.")
-    print(stages.selftest(config, plan, read_options(arguments, EngineOptions)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "rrise"
-MEETING_POINTS = {"stages", "recipe", "__main__", "__init__", "inspection", "recipes"}
+MEETING_POINTS = {"stages", "recipe", "__main__", "verbs", "__init__", "inspection", "recipes"}
 ALLOWED = {  # room -> the rooms it may import
     "data": {"image_set", "image_files"},
     "image_set": {"image_files"},

@@ -1,0 +1,153 @@
+"""What each verb of the command line does with its parsed flags; all that is heavy is imported by the verb itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rrise import recipe as recipes
+from rrise.calibration.conformal import CalibrateConfig
+from rrise.data import DataConfig
+from rrise.evaluation.comparison import EvaluateConfig
+from rrise.evaluation.engines import EnginesConfig
+from rrise.options import read_options
+from rrise.runtime.engines.protocol import EngineOptions
+from rrise.runtime.engines.tensorrt_build import PlanConfig
+from rrise.stages.selftest import SelftestConfig
+from rrise.targets.noise import STREAMS
+from rrise.targets.settings import ExecutionConfig, SampleConfig
+from rrise.training.classifier import TrainConfig
+from rrise.training.export import ExportConfig
+from rrise.training.seen import SeenConfig
+from rrise.training.surrogate import FitConfig
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Make all artifacts of a recipe and print its table."""
+    recipe = recipes.load_recipe(arguments.recipe, arguments.set)
+    report = recipes.run(recipe, redo=arguments.redo)
+    print("\n" + (report.parent / "table.md").read_text())
+    print(f"report: {report}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a base classifier."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    print(stages.train(splits.train, read_options(arguments, TrainConfig), arguments.out))
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    """Sample class counts, or print what that will cost."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, execution = read_options(arguments, SampleConfig), read_options(arguments, ExecutionConfig)
+    settings = (splits, arguments.split, config, execution, arguments.classifier, arguments.out)
+    do = stages.plan if arguments.plan else stages.sample
+    print(do(*settings, stream=STREAMS[arguments.stream]))
+
+
+def fit(arguments: argparse.Namespace) -> None:
+    """Fit the surrogate."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, seen = read_options(arguments, FitConfig), read_options(arguments, SeenConfig)
+    print(stages.fit(splits.train, config, arguments.classifier, arguments.counts, arguments.out, seen=seen))
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Export the surrogate to an engine."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, plan = read_options(arguments, ExportConfig), read_options(arguments, PlanConfig, "plan.")
+    print(stages.export(splits.train, config, plan, arguments.surrogate, arguments.out))
+
+
+def calibrate(arguments: argparse.Namespace) -> None:
+    """Calibrate an engine into bundles."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, options = read_options(arguments, CalibrateConfig), read_options(arguments, EngineOptions)
+    places = (arguments.engine, arguments.counts, arguments.profile, arguments.out)
+    print(stages.calibrate(splits, config, *places, options=options))
+
+
+def certify(arguments: argparse.Namespace) -> None:
+    """Print the certificates of images."""
+    from rrise.data import read_images
+    from rrise.runtime.certificates import ABSTAIN
+    from rrise.runtime.certifier import Certifier
+
+    options = vars(read_options(arguments, EngineOptions))
+    certifier = Certifier.load(arguments.bundle, **options, public_key=arguments.public_key)
+    names, images = read_images(arguments.images)
+    certificates = certifier(images)
+    if arguments.json:
+        rows = [{"image": name, **row} for name, row in zip(names, certificates.to_rows(), strict=True)]
+        print(json.dumps({"statement": certifier.statement, "sigma": certifier.sigma, "certificates": rows}, indent=1))
+        return
+    width = max(map(len, ["image", *names]))
+    print(f"{'image':<{width}} {'label':>12} {'radius':>8} {'p >=':>8} {'q':>8}")
+    columns = (certificates.label, certificates.radius, certificates.p_lower, certificates.q)
+    for name, label, radius, p_lower, q in zip(names, *columns, strict=True):
+        answer = "abstain" if label == ABSTAIN else certifier.classes[label]
+        print(f"{name:<{width}} {answer:>12} {radius:>8.4f} {p_lower:>8.4f} {q:>8.4f}")
+    print(f"\nradius: ℓ2, pixels in [0, 1]. {certifier.statement}\n{certifier.bundle.limits}")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Compare bundles with Monte Carlo smoothing and print the table."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, sampling = read_options(arguments, EvaluateConfig), read_options(arguments, SampleConfig, "sample.")
+    execution = read_options(arguments, ExecutionConfig, "execution.")
+    places = (arguments.bundles, arguments.classifier, arguments.counts, arguments.out)
+    seen = read_options(arguments, SeenConfig)
+    print(stages.evaluate(splits, config, sampling, execution, *places, seen=seen))
+    print("\n" + (arguments.out / "table.md").read_text())
+
+
+def engines(arguments: argparse.Namespace) -> None:
+    """Compare engines and precisions and print the table."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    config, options = read_options(arguments, EnginesConfig), read_options(arguments, EngineOptions)
+    said = stages.engines(splits, config, arguments.bundles, arguments.out, options=options)
+    print((arguments.out / "engines.md").read_text() + "\n" + said)
+
+
+def inspect(arguments: argparse.Namespace) -> None:
+    """Print what an artifact is."""
+    from rrise.inspection import describe
+
+    print(describe(arguments.artifact, as_json=arguments.json, public_key=arguments.public_key))
+
+
+def keygen(arguments: argparse.Namespace) -> None:
+    """Make a pair of keys."""
+    from rrise.runtime.signing import generate_keys
+
+    private, public = generate_keys(arguments.out)
+    print(f"{private}: keep it secret; `rrise sign --key` takes it\n{public}: give it to whoever loads your bundles")
+
+
+def sign(arguments: argparse.Namespace) -> None:
+    """Sign a bundle."""
+    from rrise.runtime.signing import sign_bundle
+
+    print(sign_bundle(arguments.bundle, arguments.key, overwrite=arguments.force))
+
+
+def selftest(arguments: argparse.Namespace) -> None:
+    """Try an engine on this machine."""
+    from rrise import stages
+
+    config, plan = read_options(arguments, SelftestConfig), read_options(arguments, PlanConfig, "plan.")
+    print(stages.selftest(config, plan, read_options(arguments, EngineOptions)))
