@@ -19,6 +19,8 @@ import numpy as np
 import onnxruntime
 
 from rrise.runtime import Certifier, prepare_images, save_bundle
+from rrise.runtime.engines.opening import open_engine_bytes
+from rrise.runtime.reference import Reference
 
 ROUNDS = 501
 
@@ -134,6 +136,7 @@ def bundle_of(
         sigma=0.5,
         statement="None: the network is untrained.",
         provenance={},
+        reference=Reference.of(open_engine_bytes(onnx, kind)),
     )
     return folder / name
 
