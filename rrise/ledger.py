@@ -14,9 +14,12 @@ Facts = Mapping[str, object]
 
 
 def tree_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's files with their relative names."""
+    """Return the SHA-256 of a file, or of a folder's files with their relative names, signatures of bundles apart."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    found = (
+        file for file in path.rglob("*") if file.is_file() and file.name != "bundle.sig"
+    )  # signing changes nothing
+    files = [path] if path.is_file() else sorted(found)
     for file in files:
         digest.update(str(file.relative_to(path)).encode() + b"\0")
         with file.open("rb") as stream:

@@ -53,3 +53,6 @@ def test_tree_sha256_sees_names_content_and_place(tmp_path: Path, artifact: Path
     (artifact / "a").write_text("onf")
     assert len({before, renamed, tree_sha256(artifact)}) == 3
     assert tree_sha256(artifact / "a") != tree_sha256(artifact / "deep" / "b")
+    signed = tree_sha256(artifact)
+    (artifact / "deep" / "bundle.sig").write_bytes(b"signature")
+    assert tree_sha256(artifact) == signed  # signing a bundle does not make it another one
