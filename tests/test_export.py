@@ -268,12 +268,15 @@ def test_int8_for_tensorrt_has_no_zero_points() -> None:
     network = make_network("conv")
     plain = onnx_graphs.onnx_bytes(network.module, (1, 8, 8), 20)
     pixels = prepare_images(IMAGES, (1, 8, 8))
-    found = {}
+    found, largest = {}, {}
     for signed in (False, True):
         model = onnx.load_from_string(quantise(plain, pixels, signed=signed))
         values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         points = [values[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear" and len(n.input) > 2]
         found[signed] = [point for point in points if point.any()], {point.dtype.name for point in points}
+        read = [n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"]
+        largest[signed] = max(int(np.abs(values[name].astype(int)).max()) for name in read if name in values)
+    assert largest == {False: 64, True: 127}  # 7 bits beside uint8: sums of two products stay within 16 bits
     assert found[True] == ([], {"int8"})
     assert found[False][1] == {"uint8"}
     assert found[False][0]  # else the two would be the same

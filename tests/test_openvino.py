@@ -1,5 +1,9 @@
 """OpenVINO behind the engine protocol: right logits in float32, from many threads, and nothing read from elsewhere."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -59,7 +63,7 @@ def test_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     settings = module._settings
     monkeypatch.setattr(module, "_settings", lambda threads: settings(threads) | {"INFERENCE_PRECISION_HINT": "bf16"})
-    compiled = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    compiled = module._runtime(os.getpid()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if "BF16" not in compiled:
         pytest.skip("this CPU has no bfloat16, so OpenVINO would not use it")
     with pytest.raises(ValueError, match="expected OpenVINO to compute in f32, got bf16"):
@@ -144,3 +148,22 @@ def test_a_gpu_is_refused() -> None:
 def test_a_bare_file_opens_as_the_kind_that_is_named(tmp_path: Path) -> None:
     (tmp_path / "engine.onnx").write_bytes(linear_engine(WEIGHTS, BIAS))
     assert open_engine(tmp_path / "engine.onnx", "openvino").kind == "openvino"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="POSIX signals")
+def test_ctrl_c_after_engines_were_opened_and_dropped_is_an_exception() -> None:
+    """Each Core gives its thread a signal stack and puts the last one back; in the order made, that one is unmapped."""
+    script = f"""
+        import os, signal
+        from rrise.runtime.engines.opening import open_engine_bytes
+        first, second = (open_engine_bytes({linear_engine(WEIGHTS, BIAS)!r}, "openvino") for _ in range(2))
+        del first
+        del second
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([signal.SIGUSR1], 5)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

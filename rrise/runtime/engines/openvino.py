@@ -7,7 +7,9 @@ was granted is checked. The integer layers of an int8 network run as integers.
 from __future__ import annotations
 
 import io
+import os
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -20,6 +22,17 @@ from rrise.runtime.engines.protocol import EXPORT, Engine, EngineOptions, check_
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+@cache
+def _runtime(process: int) -> openvino.Core:
+    """Return the one runtime of a process, which is never destroyed: a forked child needs threads of its own.
+
+    OpenVINO 2026.4 gives the calling thread a signal stack for as long as a Core lives, then puts back the one before
+    it. With a Core for each engine, dropped in the order they were made, the stack put back was unmapped memory, and
+    the next Ctrl-C ended the process with a segmentation fault.
+    """
+    return openvino.Core()
 
 
 @final
@@ -54,7 +67,7 @@ class OpenVinoEngine(Engine):
             front = FrontEndManager().load_by_framework("onnx")
             model = front.convert(front.load(io.BytesIO(data)))
             batch, self.input_shape, self.num_classes = _signature(model)
-            self._compiled = openvino.Core().compile_model(model, "CPU", _settings(options.threads))
+            self._compiled = _runtime(os.getpid()).compile_model(model, "CPU", _settings(options.threads))
         except RuntimeError as error:
             raise ValueError(
                 f"engine: expected an ONNX model, got {brief(str(error), 300)}. Re-run rrise export."
