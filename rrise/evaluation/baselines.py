@@ -83,7 +83,7 @@ def cohen_select(selection: ArrayLike) -> NDArray[np.int64]:
     -------
     int64[B]
     """
-    guess: NDArray[np.int64] = np.argmax(_counts("selection", selection), axis=1).astype(np.int64)
+    guess: NDArray[np.int64] = np.argmax(checked_counts("selection", selection), axis=1).astype(np.int64)
     return guess
 
 
@@ -117,10 +117,9 @@ def cohen_certify(selection: ArrayLike, estimation: ArrayLike, *, alpha: float, 
     ----------
     Cohen, Rosenfeld, Kolter, "Certified adversarial robustness via randomized smoothing", ICML 2019, CERTIFY.
     """
-    _check_alpha(alpha)
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"sigma: expected a positive noise level, got {sigma}. Use the sigma of the counts.")
-    picked, estimated = _counts("selection", selection), _counts("estimation", estimation)
+    checked_alpha(alpha)
+    checked_sigma(sigma)
+    picked, estimated = checked_counts("selection", selection), checked_counts("estimation", estimation)
     if picked.shape != estimated.shape:
         raise ValueError(
             f"estimation counts: expected shape {picked.shape} as the selection counts, got {estimated.shape}. "
@@ -162,8 +161,8 @@ def cohen_predict(counts: ArrayLike, *, alpha: float) -> NDArray[np.int64]:
     ----------
     Cohen, Rosenfeld, Kolter, "Certified adversarial robustness via randomized smoothing", ICML 2019, PREDICT.
     """
-    _check_alpha(alpha)
-    checked = _counts("prediction", counts)
+    checked_alpha(alpha)
+    checked = checked_counts("prediction", counts)
     top_two = np.partition(checked, -2, axis=1)[:, -2:]
     second, first = top_two[:, 0], top_two[:, 1]
     # P[X >= first] for X ~ Binomial(first + second, 1/2); the law is symmetric, so both tails are twice one tail.
@@ -172,7 +171,11 @@ def cohen_predict(counts: ArrayLike, *, alpha: float) -> NDArray[np.int64]:
     return np.where(p_value <= alpha, np.argmax(checked, axis=1), ABSTAIN).astype(np.int64)
 
 
-def _counts(name: str, counts: ArrayLike) -> NDArray[np.int64]:
+def checked_counts(name: str, counts: ArrayLike, least: int = 1) -> NDArray[np.int64]:
+    """Return class counts as int64[B, K], or raise TypeError or ValueError, naming them, if they are none.
+
+    Each row has at least ``least`` draws.
+    """
     array = np.asarray(counts)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} counts: expected integers, got {array.dtype}. Give class counts, not shares.")
@@ -180,14 +183,21 @@ def _counts(name: str, counts: ArrayLike) -> NDArray[np.int64]:
         raise ValueError(f"{name} counts: expected shape (inputs, classes >= 2), got {array.shape}. Give class counts.")
     if array.size and array.min() < 0:
         raise ValueError(f"{name} counts: expected counts >= 0, got {array.min()}. Sample them again.")
-    if array.shape[0] and array.sum(axis=1).min() == 0:
+    if array.shape[0] and array.sum(axis=1).min() < least:
         raise ValueError(f"{name} counts: expected at least one draw an input, got 0. Sample the missing inputs.")
     return array.astype(np.int64)
 
 
-def _check_alpha(alpha: float) -> None:
+def checked_alpha(alpha: float) -> None:
+    """Raise ValueError unless alpha is a failure probability."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: expected a failure probability in (0, 1), got {alpha}. Try 0.001.")
+
+
+def checked_sigma(sigma: float) -> None:
+    """Raise ValueError unless sigma is a noise level."""
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma: expected a positive noise level, got {sigma}. Use the sigma of the counts.")
 
 
 def _check_draws(n: int, alpha: float) -> None:

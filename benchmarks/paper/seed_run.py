@@ -1,0 +1,158 @@
+"""One seed of a recipe: its run, and further surrogates fitted to the same counts, each made once and then kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrise import _C, stages
+from rrise.data import Splits
+from rrise.ledger import Ledger
+from rrise.recipe import Recipe, load_recipe, run
+from rrise.runtime import open_engine
+from rrise.runtime.certifier import engine_logits
+from rrise.targets.store import CountStore
+from rrise.training.networks import load_network
+from rrise.training.surrogate import FitConfig, fit_surrogate
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+DEEP = {"lr": (1e-3,), "weight_decay": (0.05,), "epochs": (30,), "folds": 0}
+"""Settings of the strategies `full` and `scratch`: one, since cross-validating whole networks costs hours here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What one surrogate's engine says: logits of the test images, q and agreeing draws of the others."""
+
+    logits: NDArray[np.float32]
+    calibration_q: Floats
+    calibration_k: Counts
+    profile_q: Floats
+    profile_k: Counts
+
+
+@dataclass(frozen=True, eq=False)
+class SeedRun:
+    """A finished run of a recipe with one seed, opened."""
+
+    seed: int
+    recipe: Recipe
+    splits: Splits
+    counts: dict[str, Counts]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return Path(self.recipe.out)
+
+    @property
+    def n(self) -> int:
+        """Noisy draws of a target, a calibration image and a Monte Carlo certificate."""
+        return self.recipe.sample.n
+
+    @property
+    def latency_ms(self) -> tuple[float, float]:
+        """Median milliseconds of a single pass and of a fixed-budget Monte Carlo certificate, on one thread."""
+        timing = json.loads((self.folder / "evaluation" / "timing.json").read_text())
+        return timing["single_pass_ms"][1], timing["monte_carlo_ms"][1]
+
+    def thinned(self, split: str, n: int) -> Counts:
+        """Return what n of the draws counted: a random part of them, so in law the counts of n draws."""
+        counts = self.counts[split]
+        if n >= int(counts.sum(1).min()):
+            return counts
+        rng = np.random.default_rng([self.seed, n, sorted(self.counts).index(split)])
+        return np.stack([rng.multivariate_hypergeometric(row, n) for row in counts])
+
+    def ordered(self, k: Counts, looks: Counts) -> Counts:
+        """Return int64[B, T]: how many of the first looks[t] of n draws agreed, k of n having agreed in the end.
+
+        The draws of an image are independent and alike, so given their counts each order is as likely as any other:
+        a random order is, in law, the order in which they came.
+        """
+        rng = np.random.default_rng([self.seed, 1])
+        seen, drawn, columns = np.zeros_like(k), 0, []
+        for look in looks.tolist():
+            if look > drawn:
+                rest = self.n - drawn
+                seen = seen + rng.hypergeometric(k - seen, rest - (k - seen), look - drawn)
+                drawn = look
+            columns.append(seen)
+        return np.stack(columns, axis=1)
+
+    def surrogate(self, name: str, config: FitConfig, n: int, say: Callable[[str], object]) -> Answers:
+        """Return the answers of a surrogate fitted to n draws a target; fitted now, unless it was before."""
+        place, ledger = self.folder / "surrogates" / name, Ledger(self.folder / "ledger")
+        facts = {f"fit.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
+        facts |= {"n": n, "counts": CountStore.open(self.folder / "counts" / "train").sha256}
+        verdict = ledger.verdict(f"surrogate-{name}", facts, place)
+        if verdict.state != "done":
+            if place.exists():
+                ledger.set_aside(f"surrogate-{name}", place)
+            place.mkdir(parents=True)
+            say(f"seed {self.seed}: surrogate {name}: {self._fit(config, n, place)}")
+            ledger.record(f"surrogate-{name}", facts, place)
+        return self._answers(place / "engine", n)
+
+    def seconds_to_fit(self, name: str) -> float:
+        """Return the seconds that cross-validation and fit of a surrogate took when it was made."""
+        return float(json.loads((self.folder / "surrogates" / name / "seconds.json").read_text())["fit"])
+
+    def _fit(self, config: FitConfig, n: int, place: Path) -> str:
+        network, train = load_network(self.folder / "classifier"), self.splits.train
+        start = time.perf_counter()
+        found = fit_surrogate(network, train.images, self.thinned("train", n), config, training_ids=train.ids)
+        (place / "seconds.json").write_text(json.dumps({"fit": time.perf_counter() - start}) + "\n")
+        store = CountStore.open(self.folder / "counts" / "train")
+        found.save(
+            place / "surrogate",
+            classes=list(train.classes),
+            classifier_sha256=network.sha256,
+            counts_sha256=store.sha256,
+            sigma=store.manifest.sigma,
+        )
+        stages.export(train, self.recipe.export, self.recipe.plan, place / "surrogate", place / "engine")
+        return found.summary()
+
+    def _answers(self, engine: Path, n: int) -> Answers:
+        opened = open_engine(engine)
+
+        def scored(split: str, rows: int) -> tuple[Floats, Counts]:
+            label, q = _C.top(engine_logits(opened, getattr(self.splits, split).images, rows))
+            counts = self.thinned(split, n)
+            agreeing = counts[np.arange(len(counts)), np.maximum(label, 0)]
+            return q, np.where(label >= 0, agreeing, 0)
+
+        test = engine_logits(opened, self.splits.test.images, 1)
+        return Answers(test, *scored("calibration", 1), *scored("train", 64))
+
+
+def seed_run(
+    source: str, overrides: Sequence[str], seed: int, out: Path, *, scale: bool, say: Callable[[str], object]
+) -> SeedRun:
+    """Run a recipe with one seed for everything that is drawn, as far as it was not run before, and open it."""
+    seeds = [f"{table}.seed={seed}" for table in ("data", "train", "sample", "fit")]
+    recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scale=scale)
+    run(recipe, say=lambda line: say(f"seed {seed}: {line}"))
+    splits, folder = stages.load_splits(recipe.data), Path(recipe.out)
+    parts = {"train": "train", "calibration": "calibration"} | dict.fromkeys(
+        ("selection", "estimation", "reference"), "test"
+    )
+    counts = {
+        name: CountStore.open(folder / "counts" / name).table().rows(getattr(splits, split).ids).counts.astype(np.int64)
+        for name, split in parts.items()
+    }
+    return SeedRun(seed, recipe, splits, counts)
+
+
+def fit_config(recipe: Recipe, strategy: str, loss: str) -> FitConfig:
+    """Return the recipe's own settings for a trained head, one fixed setting for a trained network."""
+    return dataclasses.replace(recipe.fit, strategy=strategy, loss=loss, **({} if strategy == "head" else DEEP))

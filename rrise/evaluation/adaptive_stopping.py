@@ -1,0 +1,139 @@
+"""Monte Carlo certificates that stop drawing when the radius is known well enough (B3).
+
+The number of draws then depends on the draws, and a Clopper-Pearson bound at such a moment does not hold: looked at
+often enough, it will be too high at some look. The mixture bound holds at all numbers of draws at once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from rrise import _C
+from rrise.calibration.bounds import clopper_pearson, mixture_lower
+from rrise.evaluation.baselines import checked_alpha, checked_counts, checked_sigma
+from rrise.runtime.certificates import ABSTAIN, Certificates
+
+BOUNDS: Final = ("mixture", "clopper-pearson")
+"""``mixture`` is valid at any stopping time; ``clopper-pearson`` is not, and is here to be compared with only."""
+
+
+def lower_bounds(k: ArrayLike, looks: ArrayLike, alpha: float, bound: str = "mixture") -> NDArray[np.float64]:
+    """Return float64[B, T], the lower bound at each look, given k of the draws so far.
+
+    Parameters
+    ----------
+    k : int[B, T]
+        How often the class occurred among the first looks[t] draws.
+    looks : int[T]
+        Numbers of draws, rising.
+    alpha : float
+        With ``mixture``, P[p >= all of a row's bounds] >= 1 - alpha: the running maximum over the looks. With
+        ``clopper-pearson``, each bound would hold by itself, at a look chosen beforehand, and at no other.
+    bound : str
+    """
+    if bound not in BOUNDS:
+        raise ValueError(f"bound: expected one of {', '.join(BOUNDS)}, got {bound!r}. Use mixture.")
+    if bound == "clopper-pearson":
+        return clopper_pearson(k, looks, alpha)
+    return np.maximum.accumulate(mixture_lower(k, looks, alpha), axis=1)
+
+
+def known_enough(
+    bounds: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    *,
+    sigma: float,
+    tolerance: float = 0.01,
+    target: float = math.inf,
+) -> NDArray[np.bool_]:
+    """Return, of each look, whether an input may stop there.
+
+    Parameters
+    ----------
+    bounds, shares : float64[...]
+        The lower bound, and the plain share k/n.
+    sigma : float
+        Noise level, in units of [0, 1] pixels.
+    tolerance : float
+        Stop when the radius of the share exceeds that of the bound by at most this much: sigma (probit(share) -
+        probit(bound)).
+    target : float
+        Stop when the bound certifies more than this radius.
+    """
+    radius = sigma * ndtri(bounds)
+    with np.errstate(invalid="ignore"):  # two infinities: a share of 0 beside a bound of 0
+        found = sigma * ndtri(shares) - radius <= tolerance
+    return np.asarray(found | (radius > target), dtype=np.bool_)
+
+
+def adaptive_certify(
+    selection: ArrayLike,
+    k: ArrayLike,
+    looks: ArrayLike,
+    *,
+    alpha: float,
+    sigma: float,
+    tolerance: float = 0.01,
+    target: float = math.inf,
+    bound: str = "mixture",
+) -> Certificates:
+    """Return certificates that each hold with probability at least ``1 - alpha`` over the noise (B3).
+
+    Parameters
+    ----------
+    selection : int[B, K]
+        Class counts that pick the class.
+    k : int[B, T]
+        How often that class occurred among the first looks[t] draws of another stream; what comes after the look at
+        which an input stops is not used. An input that never may stop does at the last look.
+    looks : int[T]
+        Numbers of draws at which is looked, rising.
+    alpha, sigma : float
+        Failure probability of one certificate; noise level, in units of [0, 1] pixels.
+    tolerance, target : float
+        When to stop, see :func:`known_enough`.
+    bound : str
+        ``mixture``. With ``clopper-pearson`` the certificates do not hold at the level promised.
+
+    Returns
+    -------
+    Certificates
+        ``q`` is the share of the class when the input stopped; ``evaluations`` counts selection and draws until then.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If shapes, ranges or choices are wrong.
+
+    References
+    ----------
+    Voracek, "Treatment of statistical estimation problems in randomized smoothing for adversarial robustness" (2024).
+    """
+    checked_alpha(alpha)
+    checked_sigma(sigma)
+    picked, draws, successes = checked_counts("selection", selection), np.asarray(looks), np.asarray(k)
+    if draws.ndim != 1 or draws.size == 0 or draws.min() < 1 or np.any(np.diff(draws) <= 0):
+        raise ValueError(f"looks: expected rising numbers of draws from 1 up, got {draws.tolist()}. Sort them.")
+    if successes.shape != (len(picked), len(draws)):
+        raise ValueError(f"k: expected shape {(len(picked), len(draws))}, got {successes.shape}. Give a column a look.")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance: expected a length of at least 0, got {tolerance}. Try 0.01.")
+    bounds = lower_bounds(successes, draws, alpha, bound)
+    shares = successes / draws
+    done = known_enough(bounds, shares, sigma=sigma, tolerance=tolerance, target=target)
+    done[:, -1] = True
+    rows, stop = np.arange(len(done)), done.argmax(axis=1)
+    p_lower = np.ascontiguousarray(bounds[rows, stop])
+    radius = _C.radius(p_lower, sigma)
+    return Certificates(
+        label=np.where(radius > 0, picked.argmax(axis=1), ABSTAIN).astype(np.int64),
+        radius=radius,
+        p_lower=p_lower,
+        q=shares[rows, stop],
+        evaluations=picked.sum(axis=1) + draws[stop].astype(np.int64),
+    )

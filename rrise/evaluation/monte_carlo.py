@@ -1,0 +1,146 @@
+"""Monte Carlo certifiers that draw for themselves, and only what they need.
+
+A forward pass always holds a whole batch of draws of one image, and a thread that is free takes the next image: passes
+stay full while images stop at different times. Draws are named (:mod:`rrise.targets.noise`), so the certificates are
+those that the same draws, made beforehand, would give to the functions of counts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rrise.calibration.bounds import mixture_lower
+from rrise.evaluation.adaptive_stopping import adaptive_certify, known_enough
+from rrise.evaluation.baselines import cohen_certify, cohen_select
+from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
+from rrise.targets.noise import ESTIMATION, SELECTION
+from rrise.targets.sampling import sample_counts
+
+if TYPE_CHECKING:
+    import torch
+
+    from rrise.runtime.certificates import Certificates
+    from rrise.targets.passes import Classifier
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyClassifier:
+    """A base classifier under named noise, with what every draw has in common.
+
+    Parameters
+    ----------
+    classifier : callable
+        As :func:`rrise.targets.sampling.sample_counts` takes it, and the others too.
+    sigma : float
+        Noise level in units of pixels in [0, 1].
+    seed, sampler, device, threads
+        As for `sample_counts`.
+    batch : int
+        Draws of one forward pass, between two looks, and the unit of a budget.
+    """
+
+    classifier: Classifier
+    sigma: float
+    seed: int = 0
+    sampler: str = "grid"
+    batch: int = 100
+    device: str | torch.device = "cpu"
+    threads: int | None = None
+
+    def counts(
+        self, images: NDArray[Any], ids: NDArray[np.uint64], n: int, stream: int, first_draw: int = 0
+    ) -> NDArray[np.int64]:
+        """Return int64[B, K], the class counts of n draws of each image, whole batches."""
+        found = sample_counts(
+            self.classifier,
+            images,
+            ids,
+            sigma=self.sigma,
+            n=n,
+            seed=self.seed,
+            sampler=self.sampler,
+            stream=stream,
+            batch_size=self.batch,
+            first_draw=first_draw,
+            device=self.device,
+            threads=self.threads,
+        )
+        return found.astype(np.int64)
+
+
+def certify_fixed(
+    noisy: NoisyClassifier,
+    images: NDArray[Any],
+    ids: NDArray[np.uint64],
+    *,
+    n: int,
+    alpha: float,
+    n_selection: int = 100,
+) -> Certificates:
+    """Return certificates from ``n`` draws of every image (B1), see :func:`cohen_certify`."""
+    selection = noisy.counts(images, ids, n_selection, SELECTION)
+    return cohen_certify(selection, noisy.counts(images, ids, n, ESTIMATION), alpha=alpha, sigma=noisy.sigma)
+
+
+def certify_input_specific(
+    noisy: NoisyClassifier,
+    images: NDArray[Any],
+    ids: NDArray[np.uint64],
+    *,
+    n_max: int,
+    alpha: float,
+    n_selection: int = 100,
+    decline: float = 0.01,
+    relative: bool = True,
+) -> Certificates:
+    """Return certificates from as many draws as a pilot of ``n_selection`` asks for (B2).
+
+    See :func:`rrise.evaluation.input_specific.budget_map` for the arguments.
+    """
+    budgets = budget_map(
+        n_max=n_max, batch=noisy.batch, alpha=alpha, sigma=noisy.sigma, decline=decline, relative=relative
+    )
+    pilot = noisy.counts(images, ids, n_selection, SELECTION)
+    draws = input_specific_budget(pilot, budgets, alpha=alpha)
+    fresh = np.zeros_like(pilot)
+    for n in np.unique(draws[draws > 0]).tolist():
+        rows = draws == n
+        fresh[rows] = noisy.counts(images[rows], ids[rows], n, ESTIMATION)
+    return input_specific_certify(pilot, fresh, alpha=alpha, sigma=noisy.sigma)
+
+
+def certify_adaptive(
+    noisy: NoisyClassifier,
+    images: NDArray[Any],
+    ids: NDArray[np.uint64],
+    *,
+    n_max: int,
+    alpha: float,
+    n_selection: int = 100,
+    tolerance: float = 0.01,
+    target: float = math.inf,
+) -> Certificates:
+    """Return certificates from draws until the radius is known well enough, ``n_max`` at most (B3).
+
+    An image is looked at after every batch; see :func:`rrise.evaluation.adaptive_stopping.known_enough`.
+    """
+    selection = noisy.counts(images, ids, n_selection, SELECTION)
+    guess = cohen_select(selection)
+    looks = np.unique(np.append(np.arange(noisy.batch, n_max, noisy.batch), n_max)).astype(np.int64)
+    k = np.zeros((len(guess), len(looks)), dtype=np.int64)
+    active, best, drawn = np.arange(len(guess)), np.zeros(len(guess)), 0
+    for column, look in enumerate(looks.tolist()):
+        counts = noisy.counts(images[active], ids[active], look - drawn, ESTIMATION, drawn)
+        k[active, column:] += counts[np.arange(len(active)), guess[active]][:, None]
+        drawn = look
+        best[active] = np.maximum(best[active], mixture_lower(k[active, column], look, alpha))
+        shares = k[active, column] / look
+        active = active[~known_enough(best[active], shares, sigma=noisy.sigma, tolerance=tolerance, target=target)]
+        if not active.size:
+            break
+    return adaptive_certify(selection, k, looks, alpha=alpha, sigma=noisy.sigma, tolerance=tolerance, target=target)
