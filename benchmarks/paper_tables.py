@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -70,12 +71,11 @@ def costs(run: SeedRun, results: dict[str, Any]) -> dict[str, dict[str, float]]:
     for name, result in results.items():
         evaluations = result["evaluations"]
         each = evaluations * monte_carlo / draws if evaluations else single
-        saved = (each - single) / 1000
         found[name] = {
             "evaluations": evaluations,
             "milliseconds": each,
-            "queries by evaluations": break_even(offline, evaluations) if evaluations else 0.0,
-            "queries by seconds": seconds / saved if saved > 0 else 0.0,
+            "queries by evaluations": break_even(offline, evaluations) if evaluations else math.nan,
+            "queries by seconds": break_even(seconds, each / 1000, single / 1000) if evaluations else math.nan,
             "offline evaluations": offline,
             "offline seconds of one core": seconds,
         }
@@ -149,6 +149,7 @@ def main() -> None:
         "ablations": varied,
         "claims": verdicts,
     }
+    content = json.loads(json.dumps(content), parse_constant=lambda _: None)  # NaN, of an empty set, is null
     (out / "tables.json").write_text(json.dumps(content, indent=1) + "\n")
     (out / "tables.md").write_text(markdown(content))
     print(f"{out}/tables.md, {out}/tables.json")

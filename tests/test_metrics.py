@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from rrise.evaluation import metrics
 from rrise.evaluation.metrics import Share
+from rrise.evaluation.seeds import over_seeds
 from rrise.runtime.certificates import Certificates
 
 
@@ -111,7 +112,70 @@ def test_conditional_error_bound():
     assert metrics.conditional_error_bound(0.05, 0.0) == 1.0
 
 
+LOG = """idx\tlabel\tpredict\tradius\tcorrect\ttime
+0\t3\t3\t0.412\t1\t0:00:10
+20\t8\t8\t0.093\t1\t0:00:10
+40\t8\t-1\t0.0\t0\t0:00:10
+60\t0\t6\t0.731\t0\t0:00:10
+80\t5\t5\t0.258\t1\t0:00:10
+"""
+"""In the format of the logs that smoothing papers publish (locuslab/smoothing, code/certify.py)."""
+
+
+def test_a_published_logs_numbers_come_out():
+    rows = [line.split("\t") for line in LOG.splitlines()[1:]]
+    labels = np.array([int(row[1]) for row in rows])
+    radius = np.array([float(row[3]) for row in rows])
+    found = certificates([int(row[2]) for row in rows], radius, np.where(radius > 0, 0.9, 0.4))
+    # The published analysis: accuracy at r is the mean of correct & (radius >= r).
+    correct = np.array([int(row[4]) for row in rows])
+    for r, share in ((0.0, 3 / 5), (0.093, 3 / 5), (0.25, 2 / 5), (0.5, 0.0)):
+        assert metrics.certified_accuracy(found, labels, r)[0] == share == np.mean(correct * (radius >= r))
+    assert metrics.average_certified_radius(found, labels) == pytest.approx((0.412 + 0.093 + 0.258) / 5)
+    assert metrics.abstention_rate(found) == 1 / 5
+
+
+def test_a_lower_bound_on_true_certified_accuracy_by_hand():
+    found = certificates([1] * 100, [0.3] * 60 + [0.1] * 40, [0.9] * 100)
+    labels = np.array([1] * 90 + [0] * 10)
+    lower = metrics.certified_accuracy_lower(found, labels, [0.0, 0.2, 0.4], error=0.05, confidence=0.95)
+    exact = [float(beta.ppf(0.05, k, 100 - k + 1)) - 0.05 for k in (90, 60)]
+    np.testing.assert_allclose(lower, [*exact, 0.0], atol=1e-9)
+    with pytest.raises(ValueError, match="error: expected a probability"):
+        metrics.certified_accuracy_lower(found, labels, 0.0, error=0.0)
+
+
+def test_the_lower_bound_is_too_high_no_more_often_than_it_says():
+    """A share m is certified and right, of which a share as large as promised is so by a wrong certificate."""
+    size, error, confidence = 30, 0.1, 0.9
+    bounds = []
+    for k in range(size + 1):
+        found = certificates(
+            [1] * k + [-1] * (size - k), [0.2] * k + [0.0] * (size - k), [0.8] * k + [0.1] * (size - k)
+        )
+        lower = metrics.certified_accuracy_lower(found, np.ones(size, int), 0.1, error=error, confidence=confidence)
+        bounds.append(lower[0])
+    levels = []
+    for m in np.linspace(0.12, 0.99, 30):
+        levels.append(binom.pmf(np.arange(size + 1), size, m)[np.array(bounds) > m - error].sum())
+    assert max(levels) <= 1 - confidence
+    assert max(levels) > (1 - confidence) / 3
+
+
+def test_numbers_over_seeds():
+    found = over_seeds([77.5, 77.9, 77.4])
+    assert (found.mean, found.seeds) == (pytest.approx(77.6), 3)
+    assert found.std == pytest.approx(math.sqrt((0.1**2 + 0.3**2 + 0.2**2) / 2))
+    assert (found.text(), found.text(2)) == ("77.6 ± 0.3", "77.60 ± 0.26")
+    assert over_seeds([12_345.0]).text(0) == "12,345"
+    assert over_seeds([math.nan, 1.0, 3.0]).text() == "2.0 ± 1.4"
+    assert over_seeds([None, None]).text() == "–"
+    with pytest.raises(ValueError, match="values: expected one number a seed"):
+        over_seeds([[1.0, 2.0]])
+
+
 def test_break_even():
+    assert metrics.break_even(3.0, 0.6, 0.1) == 6  # seconds
     assert metrics.break_even(1_400_000, 1_100) == math.ceil(1_400_000 / 1_099) == 1_274
     assert metrics.break_even(1_099, 1_100) == 1
     assert metrics.break_even(1_100, 1_100) == 2

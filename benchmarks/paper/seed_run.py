@@ -107,7 +107,7 @@ class SeedRun:
         return float(json.loads((self.folder / "surrogates" / name / "seconds.json").read_text())["fit"])
 
     def _fit(self, config: FitConfig, n: int, place: Path) -> str:
-        network, train = load_network(self.folder / "classifier"), self.splits.train
+        network, train = load_network(self.folder / "classifier"), self.splits.targets
         start = time.perf_counter()
         found = fit_surrogate(network, train.images, self.thinned("train", n), config, training_ids=train.ids)
         (place / "seconds.json").write_text(json.dumps({"fit": time.perf_counter() - start}) + "\n")
@@ -127,12 +127,12 @@ class SeedRun:
 
         def scored(split: str, rows: int) -> tuple[Floats, Counts]:
             label, q = _C.top(engine_logits(opened, getattr(self.splits, split).images, rows))
-            counts = self.thinned(split, n)
+            counts = self.thinned("train" if split == "targets" else split, n)
             agreeing = counts[np.arange(len(counts)), np.maximum(label, 0)]
             return q, np.where(label >= 0, agreeing, 0)
 
         test = engine_logits(opened, self.splits.test.images, 1)
-        return Answers(test, *scored("calibration", 1), *scored("train", 64))
+        return Answers(test, *scored("calibration", 1), *scored("targets", 64))
 
 
 def seed_run(
@@ -143,7 +143,7 @@ def seed_run(
     recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scale=scale)
     run(recipe, say=lambda line: say(f"seed {seed}: {line}"))
     splits, folder = stages.load_splits(recipe.data), Path(recipe.out)
-    parts = {"train": "train", "calibration": "calibration"} | dict.fromkeys(
+    parts = {"train": "targets", "calibration": "calibration"} | dict.fromkeys(
         ("selection", "estimation", "reference"), "test"
     )
     counts = {

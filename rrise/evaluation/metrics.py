@@ -101,6 +101,45 @@ def certified_accuracy(certificates: Certificates, labels: ArrayLike, radii: Arr
     return (reached.size - np.searchsorted(reached, wanted, side="left")) / len(certificates)
 
 
+def certified_accuracy_lower(
+    certificates: Certificates, labels: ArrayLike, radii: ArrayLike, *, error: float, confidence: float = 0.99
+) -> NDArray[np.float64]:
+    """Return lower bounds on the certified accuracy that is true of the population these inputs are a sample of.
+
+    True at a radius means: the label is right, and the smoothed classifier gives it everywhere within. An input that is
+    certified and correct is that unless its certificate is wrong, so the true share is at least the expected measured
+    share less the probability of a wrong certificate. The first is bounded from below by Clopper and Pearson, from the
+    number of inputs; the second is what the certifier promises.
+
+    Parameters
+    ----------
+    certificates : Certificates
+        Of inputs drawn independently, that had no part in calibration.
+    labels : int[B]
+        True classes.
+    radii : float[R]
+        Radii in ℓ2 of [0, 1] pixels, at least 0.
+    error : float
+        Promised failure probability over all inputs: β + γ, or α.
+    confidence : float
+        Each bound holds with this probability over the draw of the inputs, given a promise that holds of this very
+        certifier: α of Monte Carlo; β + γ of a training-conditional guarantee, which leaves out a share η of
+        calibrations (take η off the confidence). A marginal promise is one on average over calibrations, and so is
+        then the bound.
+
+    Returns
+    -------
+    float64[R]
+        At least 0.
+    """
+    for name, value in (("error", error), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name}: expected a probability in (0, 1), got {value}. Give what was promised.")
+    total = len(certificates)
+    k = np.rint(certified_accuracy(certificates, labels, radii) * total).astype(np.int64)
+    return np.maximum(0.0, clopper_pearson(k, total, 1.0 - confidence) - error)
+
+
 def average_certified_radius(certificates: Certificates, labels: ArrayLike) -> float:
     """Return the mean over all inputs of the radius, counted as 0 where the label is wrong or withheld."""
     return float(np.mean(np.where(_correct(certificates, labels), certificates.radius, 0.0)))
@@ -211,15 +250,16 @@ def conditional_error_bound(error: float, certified: float) -> float:
     return min(1.0, error / certified) if certified > 0 else 1.0
 
 
-def break_even(offline: int, monte_carlo: float, single_pass: float = 1.0) -> float:
-    """Return after how many certificates the offline work is paid back, in noisy evaluations.
+def break_even(offline: float, monte_carlo: float, single_pass: float = 1.0) -> float:
+    """Return after how many certificates the offline work is paid back.
 
     Parameters
     ----------
-    offline : int
-        Evaluations spent before the first certificate: targets and calibration.
+    offline : float
+        Evaluations of a network, or seconds of one machine, spent before the first certificate: targets, calibration
+        and, in seconds, the fit.
     monte_carlo, single_pass : float
-        Evaluations for one certificate.
+        Evaluations, or seconds, for one certificate.
 
     Returns
     -------
