@@ -27,8 +27,8 @@ _COUNTED = {
     "train.epochs": "epochs",
     "evaluate.n_reference": "reference draws",
 }
-_SILENT = ("out", "device", "threads", "executor")
-"""Where a run happens, which is no part of its scale: ``out``, and keys of any table."""
+_SILENT = ("device", "threads", "executor", "sample.batch_size", "sample.shard_size")
+"""Keys, of any table or of one, that say where and how a run happens: no part of its scale."""
 
 
 def built_in() -> list[str]:
@@ -151,11 +151,10 @@ def describe_scale(full: Any, scaled: Any, over: Tree) -> str:
         if table == "train" and (before.network, before.options) != (now.network, now.options):
             said.append(f"the network {_network(now)} instead of {_network(before)}")
         for key in keys:
-            if key in _SILENT or (table == "train" and key in ("network", "options")):
-                continue
-            values = getattr(now, key), getattr(before, key)
-            if values[0] != values[1]:
-                said.append(_change(f"{table}.{key}", *values, full))
+            name, values = f"{table}.{key}", (getattr(now, key), getattr(before, key))
+            told = key in _SILENT or name in (*_SILENT, "train.network", "train.options")
+            if values[0] != values[1] and not told:
+                said.append(_change(name, *values, full))
     return f"scaled down: {', '.join(said)}" if said else "scaled down in nothing: every setting is the recipe's own"
 
 

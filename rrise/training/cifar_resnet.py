@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import timm
 import torch
@@ -42,7 +43,7 @@ class SmallResNet(nn.Module):
             nn.ReLU(),
         )
         self.stages = nn.Sequential(BasicBlock(first, first))
-        for inputs, outputs in zip(channels, channels[1:], strict=False):
+        for inputs, outputs in pairwise(channels):
             shortcut = downsample_conv(inputs, outputs, kernel_size=1, stride=2)
             self.stages.append(BasicBlock(inputs, outputs, stride=2, downsample=shortcut))
         self.fc = nn.Linear(channels[-1], num_classes)
