@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-import timm
-from torch import nn
-
 from rrise.training.networks import NetworkSpec
-
-
-def cifar_resnet18(num_classes: int = 10, in_chans: int = 3) -> nn.Module:
-    """ResNet-18 with the stem that CIFAR-sized images get: 3x3, stride 1, no pooling."""
-    network = timm.create_model("resnet18", num_classes=num_classes, in_chans=in_chans)
-    network.conv1 = nn.Conv2d(in_chans, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    return network
 
 
 def _spec(network: str, options: dict[str, object], classes: int, shape: tuple[int, int, int]) -> NetworkSpec:
@@ -27,7 +16,7 @@ NETWORKS = {
         10,
         (1, 28, 28),
     ),
-    "ResNet-18, 3x32x32": _spec("networks:cifar_resnet18", {}, 10, (3, 32, 32)),
+    "ResNet-18, 3x32x32": _spec("rrise.training.cifar_resnet:cifar_resnet18", {}, 10, (3, 32, 32)),
     "EfficientNet-B0, 3x32x32": _spec("efficientnet_b0", {}, 100, (3, 32, 32)),
     "ViT-Tiny, 3x64x64": _spec("vit_tiny_patch16_224", {"img_size": 64, "patch_size": 8}, 200, (3, 64, 64)),
 }

@@ -130,7 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out or Path("runs/paper") / Path(arguments.recipe).stem
     runs = [
-        seed_run(arguments.recipe, arguments.set, seed, out, scale=arguments.scale, say=print)
+        seed_run(arguments.recipe, arguments.set, seed, out, scaled=arguments.scale, say=print)
         for seed in arguments.seeds
     ]
     radii = list(runs[0].recipe.evaluate.radii)

@@ -16,6 +16,7 @@ from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.engines import EnginesConfig
 from rrise.options import add_options
+from rrise.recipe_tables import built_in
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
@@ -88,8 +89,22 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--public-key", type=Path, metavar="FILE", help=text)
 
     run = verb("run", verbs.run, "run all stages of a recipe; what is done and valid is kept", "rrise run digits")
-    run.add_argument("recipe", metavar="RECIPE", help="a TOML file, or a built-in name: digits")
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. sample.n=500")
+    run.add_argument("recipe", metavar="RECIPE", help=f"a TOML file, or a built-in name: {', '.join(built_in())}")
+    run.add_argument(
+        "--scale",
+        action="store_true",
+        help="apply the recipe's [scale] table: fewer images, draws and epochs, or a smaller network, for a laptop; "
+        "the report says what was shrunk, and OUT gets the ending -scaled",
+    )
+    run.add_argument(
+        "--variant",
+        default="",
+        metavar="NAME",
+        help="apply the recipe's [variants.NAME] table, e.g. low-noise; OUT gets the ending -NAME",
+    )
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. sample.n=500; comes last"
+    )
     run.add_argument("--redo", default="", choices=recipes.STAGES, help="make this stage and all after it again")
 
     train = verb(

@@ -41,7 +41,10 @@ def load_images(source: str) -> ImageSet:
         return _torchvision(match[1], match[3], train=not match[2])
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"source: {source!r} is no file or folder. Expected one of: {_SOURCES}.")
+        raise FileNotFoundError(
+            f"source: {source!r} is no file or folder here, in {Path.cwd()}. Expected one of: {_SOURCES}. Put it there "
+            "or name yours (data.source, data.test_source): rrise downloads nothing."
+        )
     if path.is_dir():
         images, labels, names = class_folders(path)
         return ImageSet.from_arrays(images, labels, names)
@@ -80,6 +83,9 @@ class DataConfig:
     source: str = field(default="digits", metadata={"help": f"images to split: {_SOURCES}"})
     test_source: str = field(default="", metadata={"help": "images to test on; none: test images come from source"})
     train: int = field(default=900, metadata={"help": "images that train the classifier and the surrogate"})
+    targets: int = field(
+        default=0, metadata={"help": "training images, the first ones, that the surrogate is fitted to; 0: all"}
+    )
     calibration: int = field(default=500, metadata={"help": "images that calibrate; neither network ever sees them"})
     test: int = field(default=397, metadata={"help": "images that the report is made from"})
     seed: int = field(default=0, metadata={"help": "seed of the splits"})
@@ -90,6 +96,8 @@ class DataConfig:
         for name in ("train", "calibration", "test"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1 image, got {getattr(self, name)}.")
+        if not 0 <= self.targets <= self.train:
+            raise ValueError(f"targets: expected 0 (all) to train={self.train} images, got {self.targets}.")
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,19 @@ class Splits:
     dropped: int = 0
     config: DataConfig | None = None
 
+    @property
+    def targets(self) -> ImageSet:
+        """The training images that are sampled and that the surrogate is fitted to: the first ones, or all."""
+        count = self.config.targets if self.config else 0
+        return self.train.take(np.arange(count)) if count else self.train
+
     def summary(self) -> str:
         """Return one line that says what there is."""
         shape = "×".join(str(side) for side in self.train.input_shape)
+        targets = f" ({len(self.targets)} of them targets)" if len(self.targets) < len(self.train) else ""
         return (
-            f"{len(self.train)} training, {len(self.calibration)} calibration and {len(self.test)} test images of "
-            f"{shape} in {len(self.train.classes)} classes ({self.dropped} repeats dropped)"
+            f"{len(self.train)} training{targets}, {len(self.calibration)} calibration and {len(self.test)} test "
+            f"images of {shape} in {len(self.train.classes)} classes ({self.dropped} repeats dropped)"
         )
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.ledger import Ledger, tree_sha256
+from rrise.recipe_tables import Tree, describe_scale, overlaid, overridden, read_tables
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
@@ -23,17 +22,15 @@ from rrise.training.surrogate import FitConfig
 if TYPE_CHECKING:
     from rrise.data import Splits
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 STAGES = ("train", "sample", "fit", "export", "calibrate", "evaluate")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of a run, one table a stage; unknown keys are errors."""
+    """Every setting of a run, one table a stage; unknown keys are errors.
+
+    ``scale`` is no setting of a file: it says how :func:`load_recipe` scaled the run down, or is empty.
+    """
 
     out: str = field(metadata={"help": "folder of the run's artifacts"})
     data: DataConfig = field(default_factory=DataConfig)
@@ -45,6 +42,7 @@ class Recipe:
     plan: PlanConfig = field(default_factory=PlanConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    scale: str = ""
 
 
 _TABLES: dict[str, Any] = {
@@ -60,8 +58,11 @@ _TABLES: dict[str, Any] = {
 }
 
 
-def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(source: str, overrides: Sequence[str] = (), *, variant: str = "", scaled: bool = False) -> Recipe:
     """Return the recipe of a TOML file, or of a built-in name such as ``digits``.
+
+    What comes later wins: the file's tables, ``[variants.NAME]``, ``[scale]``, the overrides. The tables between hold
+    settings under the same names as the file itself, and are checked whether they are asked for or not.
 
     Parameters
     ----------
@@ -69,49 +70,36 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         Path of a TOML file, or the name of a recipe that comes with rrise.
     overrides : sequence of str
         ``key=value`` each, the key dotted (``sample.n=500``), the value as TOML or a bare string.
+    variant : str
+        A table of ``[variants]`` to apply; the run's folder ``out`` gets the ending ``-NAME``.
+    scaled : bool
+        Apply ``[scale]``; the run's folder gets the ending ``-scaled``, and ``Recipe.scale`` says what was shrunk.
 
     Raises
     ------
     FileNotFoundError
         No such file and no such built-in recipe.
     ValueError
-        Not TOML, an unknown key, or a value that its stage refuses; the message names the key.
+        Not TOML, an unknown key, a value that its stage refuses (the message names the key), no such variant, or no
+        ``[scale]`` in a recipe that is to be scaled.
     """
-    path = Path(source)
-    built_in = resources.files("rrise.recipes")
-    names = sorted(entry.name.removesuffix(".toml") for entry in built_in.iterdir() if entry.name.endswith(".toml"))
-    if path.is_file():
-        text = path.read_text()
-    elif source in names:
-        text = built_in.joinpath(f"{source}.toml").read_text()
-    else:
-        raise FileNotFoundError(f"recipe: expected a TOML file or one of {', '.join(names)}, got {source!r}.")
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"recipe {source}: expected TOML, got a syntax error: {error}.") from error
+    tables = read_tables(source)
+    where = f"recipe {source}"
+    over_others = {f"variants.{name}.": table for name, table in tables.variants.items()}
+    over_others |= {"scale.": tables.scale} if tables.scale else {}
+    if over_others:
+        _validated(tables.settings, where)  # first, so that what is wrong below is wrong there
+    for name, table in over_others.items():
+        _validated(overlaid(tables.settings, table), where, name)
+    full, over = tables.chosen(variant, scaled)
+    tree = overlaid(full, over)
     for override in overrides:
-        _override(tree, override)
-    return _validated(tree, source)
+        overridden(tree, override)
+    recipe = _validated(tree, where)
+    return dataclasses.replace(recipe, scale=describe_scale(_validated(full, where), recipe, over)) if over else recipe
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ValueError(f"--set: expected key=value such as sample.n=500, got {override!r}.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *tables, last = key.split(".")
-    for name in tables:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise ValueError(f"--set {override}: expected {name} to be a table of the recipe, got {tree!r}.")
-    tree[last] = value
-
-
-def _validated(tree: dict[str, Any], source: str) -> Recipe:
+def _validated(tree: Tree, source: str, within: str = "") -> Recipe:
     try:
         import pydantic
     except ImportError as error:
@@ -125,17 +113,17 @@ def _validated(tree: dict[str, Any], source: str) -> Recipe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
-            raise ValueError(f"recipe {source}: unknown key {where}. {_known_keys(where)}") from error
+            raise ValueError(f"{source}: unknown key {within}{where}. {_known_keys(where)}") from error
         if first["type"] in ("missing", "missing_argument"):
-            raise ValueError(f"recipe {source}: key {where} is missing.") from error
+            raise ValueError(f"{source}: key {where} is missing.") from error
         message = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-        raise ValueError(f"recipe {source}: {where}: {message}{got}") from error
+        raise ValueError(f"{source}: {within}{where}: {message}{got}") from error
 
 
 def _known_keys(where: str) -> str:
     config: Any = _TABLES.get(where.rpartition(".")[0], Recipe)
-    return "Known: " + ", ".join(field_.name for field_ in dataclasses.fields(config)) + "."
+    return "Known: " + ", ".join(field_.name for field_ in dataclasses.fields(config) if field_.name != "scale") + "."
 
 
 @dataclass(frozen=True)
@@ -185,6 +173,8 @@ def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print,
     ledger = Ledger(out / "ledger")
     splits = stages.load_splits(recipe.data)
     say(f"data: {splits.summary()}")
+    if recipe.scale:
+        say(recipe.scale)
     for step in _steps(recipe, splits, out, progress):
         verdict = ledger.verdict(step.name, step.facts, step.artifact)
         again = bool(redo) and STAGES.index(step.stage) >= STAGES.index(redo)
@@ -255,14 +245,14 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
         )
 
     fixed = dataclasses.replace(recipe.sample, first_n=0)  # what bounds are made from
-    yield sampled("train", "train", recipe.sample, "targets", costly=True)
+    yield sampled("train", "targets", recipe.sample, "targets", costly=True)
     yield sampled("calibration", "calibration", fixed, "targets", costly=True)
     yield Step(
         "fit",
         "fit",
         surrogate,
         facts("fit", classifier=classifier, counts=counts / "train"),
-        lambda: stages.fit(splits.train, recipe.fit, classifier, counts / "train", surrogate, progress=progress),
+        lambda: stages.fit(splits.targets, recipe.fit, classifier, counts / "train", surrogate, progress=progress),
     )
     yield Step(
         "export",
@@ -278,13 +268,14 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
         facts("calibrate", engine=engine, counts=counts / "calibration", profile=counts / "train"),
         lambda: stages.calibrate(splits, recipe.calibrate, engine, counts / "calibration", counts / "train", bundles),
     )
+    scale: dict[str, object] = {"scale": recipe.scale} if recipe.scale else {}
     for name, n in recipe.evaluate.draws(recipe.sample.n).items():
         yield sampled(name, "test", dataclasses.replace(fixed, n=n), name, costly=False)
     yield Step(
         "evaluate",
         "evaluate",
         evaluation,
-        facts("evaluate", bundles=bundles, classifier=classifier, images=splits.test.sha256),
+        facts("evaluate", bundles=bundles, classifier=classifier, images=splits.test.sha256) | scale,
         lambda: stages.evaluate(
             splits,
             recipe.evaluate,
@@ -294,6 +285,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
             classifier,
             counts,
             evaluation,
+            scale=recipe.scale,
             progress=progress,
         ),
     )

@@ -24,7 +24,7 @@ from rrise.training.surrogate import FitConfig
 
 def run(arguments: argparse.Namespace) -> None:
     """Make all artifacts of a recipe and print its table."""
-    recipe = recipes.load_recipe(arguments.recipe, arguments.set)
+    recipe = recipes.load_recipe(arguments.recipe, arguments.set, variant=arguments.variant, scaled=arguments.scale)
     report = recipes.run(recipe, redo=arguments.redo)
     print("\n" + (report.parent / "table.md").read_text())
     print(f"report: {report}")
@@ -44,7 +44,8 @@ def sample(arguments: argparse.Namespace) -> None:
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, execution = read_options(arguments, SampleConfig), read_options(arguments, ExecutionConfig)
-    settings = (splits, arguments.split, config, execution, arguments.classifier, arguments.out)
+    split = "targets" if arguments.split == "train" else arguments.split
+    settings = (splits, split, config, execution, arguments.classifier, arguments.out)
     do = stages.plan if arguments.plan else stages.sample
     print(do(*settings, stream=STREAMS[arguments.stream]))
 
@@ -55,7 +56,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, seen = read_options(arguments, FitConfig), read_options(arguments, SeenConfig)
-    print(stages.fit(splits.train, config, arguments.classifier, arguments.counts, arguments.out, seen=seen))
+    print(stages.fit(splits.targets, config, arguments.classifier, arguments.counts, arguments.out, seen=seen))
 
 
 def export(arguments: argparse.Namespace) -> None:

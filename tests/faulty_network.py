@@ -22,6 +22,8 @@ class Faulty(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         time.sleep(self.slow)
         faults = Path(os.environ.get("RRISE_FAULTS", "nowhere"))
+        while (faults / "hold").exists():
+            time.sleep(0.1)
         if (faults / "slow").exists():
             time.sleep(6 * self.slow)
         if float(pixels.mean()) > 0.9:

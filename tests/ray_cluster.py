@@ -89,7 +89,7 @@ class Job:
 
     def fault(self, name: str, on: bool = True) -> None:
         flag = self.folder / "faults" / name
-        flag.touch() if on else flag.unlink()
+        flag.touch() if on else flag.unlink(missing_ok=True)
 
 
 def log(out: Path) -> list[dict]:

@@ -225,9 +225,13 @@ def test_workers_that_join_late_are_used(cluster, job, truth, tmp_path):
     try:
         process = job.start(out, *on(cluster))  # as many workers as there is room for: four
         started(process, out, 1)
+        job.fault("hold")  # on a busy machine the others would be done before the late one has started
         node = cluster.add()
+        wait_for(lambda: actors(under=node.pid), "a worker on the late node")
+        job.fault("hold", on=False)
         ended(process)
     finally:
+        job.fault("hold", on=False)
         job.fault("slow", on=False)
     same(out, truth)
     assert node.id[:8] in {row["node"] for row in log(out) if row["event"] == "shard"}

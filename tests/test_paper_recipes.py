@@ -1,81 +1,223 @@
-"""The paper's four settings: they load, name the networks they say, and their scaled runs say that they were scaled."""
+"""The recipes of the paper's settings: what they say, how they are scaled down, and that the report says so."""
 
+import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rrise.recipe import load_recipe, run
-from rrise.training.architectures import NetworkSpec, build_network
+from rrise.__main__ import main
+from rrise.data import DataConfig, Splits, load_splits
+from rrise.recipe import Recipe, load_recipe, run
+from rrise.recipe_tables import built_in, overlaid
+from rrise.targets.store import CountStore
+from rrise.training.networks import NetworkSpec, build_network
 
-SETTINGS = {
-    "fashion_mnist": (1, 28, 10),
-    "cifar10": (3, 32, 10),
-    "cifar100": (3, 32, 100),
-    "tiny_imagenet": (3, 64, 200),
+SHAPES = {
+    "fashion_mnist": (10, (1, 28, 28)),
+    "cifar10": (10, (3, 32, 32)),
+    "cifar100": (100, (3, 32, 32)),
+    "tiny_imagenet": (200, (3, 64, 64)),
 }
+PARAMETERS = {
+    "fashion_mnist": (4_321_938, 16_586),
+    "cifar10": (11_173_962, 310_186),
+    "cifar100": (4_135_648, 124_896),
+    "tiny_imagenet": (5_427_080, 130_440),
+}
+TINY = """
+out = "runs/tiny"
+data = { source = "digits", train = 200, calibration = 100, test = 20 }
+sample = { n = 400, sigma = 0.5 }
+[variants.quiet]
+sample = { sigma = 0.125 }
+[scale]
+data = { train = 100 }
+sample = { n = 50 }
+"""
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("scale", [False, True])
-def test_networks_have_the_parameters_that_the_recipe_states(name: str, scale: bool) -> None:
-    recipe = load_recipe(name, scale=scale)
-    channels, side, classes = SETTINGS[name]
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path / "tiny.toml"
+
+
+def parameters(recipe: Recipe, name: str) -> int:
+    classes, shape = SHAPES[name]
     train = recipe.train
-    spec = NetworkSpec(train.network, train.options, classes, (channels, side, side), train.mean, train.std)
-    module = build_network(spec)
-    parameters = sum(parameter.numel() for parameter in module.parameters())
-    text = (Path(__file__).parents[1] / "rrise" / "recipes" / f"{name}.toml").read_text()
-    if scale:
-        assert parameters < 1_000_000
-    else:
-        assert f"{parameters:,}" in text.replace("\n# ", " ")
+    mean, std = (values * shape[0] if len(values) == 1 else values for values in (train.mean, train.std))
+    network = build_network(NetworkSpec(train.network, dict(train.options), classes, shape, mean, std))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["full", "scaled"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_networks_have_the_parameters_that_their_recipe_states(name: str, scaled: bool) -> None:
+    count = parameters(load_recipe(name, scaled=scaled), name)
+    assert count == PARAMETERS[name][scaled]
+    assert f"{count:,} parameters" in resources.files("rrise.recipes").joinpath(f"{name}.toml").read_text()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_settings_are_the_papers(name: str) -> None:
+    recipe, low = load_recipe(name), load_recipe(name, variant="low-noise")
     assert (recipe.train.sigma, recipe.sample.sigma) == (0.5, 0.25)
-    assert (recipe.calibrate.beta, recipe.calibrate.gamma) == (0.001, 0.249)
-    assert recipe.sample.n == (1_000 if scale else 10_000)
-    assert recipe.fit.strategy == "head"
-    assert recipe.out == f"runs/{name}" + "-scaled" * scale
-    assert ("sample.n 1,000 instead of 10,000" in recipe.scale) == scale
+    assert (low.train.sigma, low.sample.sigma) == (0.25, 0.10)
+    for found in (recipe, low):
+        assert (found.sample.n, found.calibrate.beta, found.calibrate.gamma) == (10_000, 0.001, 0.249)
+        assert (found.fit.strategy, found.fit.network, found.data.targets, found.scale) == ("head", "", 0, "")
+    assert low.out == f"{recipe.out}-low-noise"
+    assert load_recipe(name, ["calibrate.gamma=0.05"]).calibrate.gamma == 0.05
 
 
-def test_overrides_come_after_the_scale() -> None:
-    recipe = load_recipe("cifar10", ["sample.n=7", "out=elsewhere"], scale=True)
-    assert (recipe.sample.n, recipe.out, recipe.data.calibration) == (7, "elsewhere", 1000)
+@pytest.mark.parametrize("variant", ["", "low-noise"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_scaled_settings_are_those_of_a_laptop(name: str, variant: str) -> None:
+    full, scaled = load_recipe(name, variant=variant), load_recipe(name, variant=variant, scaled=True)
+    assert (scaled.data.targets >= 2000, scaled.sample.n, scaled.data.calibration, scaled.data.test) == (
+        True, 1000, 1000, 1000,
+    )  # fmt: skip
+    assert {scaled.train.device, scaled.sample.device, scaled.fit.device} == {"cpu"}
+    assert scaled.out == f"{full.out}-scaled"
+    for same in ("calibrate", "export"):
+        assert getattr(scaled, same) == getattr(full, same)
+    assert (scaled.train.sigma, scaled.sample.sigma, scaled.evaluate.radii) == (
+        full.train.sigma, full.sample.sigma, full.evaluate.radii,
+    )  # fmt: skip
+    assert scaled.fit.strategy == "head"
+    assert scaled.scale.startswith("scaled down: ")
+    assert "n = 1,000 of 10,000 noisy draws" in scaled.scale
+    assert f"{scaled.train.epochs} of {full.train.epochs} epochs" in scaled.scale
+    assert "1,000 of 4,000 calibration images" in scaled.scale
+
+
+def test_what_comes_later_wins(tiny: Path) -> None:
+    recipe = load_recipe(str(tiny), ["sample.n=25"], variant="quiet", scaled=True)
+    assert (recipe.sample.n, recipe.sample.sigma, recipe.data.train, recipe.data.calibration) == (25, 0.125, 100, 100)
+    assert recipe.scale == "scaled down: 100 of 200 training images, n = 25 of 400 noisy draws"
+    assert recipe.out == "runs/tiny-quiet-scaled"
+    assert load_recipe(str(tiny), ["out=elsewhere"], scaled=True).out == "elsewhere"
+
+
+def test_a_scale_that_is_undone_says_so(tiny: Path) -> None:
+    undone = load_recipe(str(tiny), ["sample.n=400", "data.train=200"], scaled=True)
+    assert undone.scale == "scaled down in nothing: every setting is the recipe's own"
+
+
+def test_an_unscaled_recipe_is_as_its_tables_say(tiny: Path) -> None:
+    recipe = load_recipe(str(tiny))
+    assert (recipe.sample.n, recipe.data.train, recipe.out, recipe.scale) == (400, 200, "runs/tiny", "")
+
+
+def test_options_are_replaced_as_a_whole() -> None:
+    tree = {"train": {"network": "a", "options": {"depth": 2, "dim": 3}}, "out": "x"}
+    assert overlaid(tree, {"train": {"options": {"width": 4}}}) == {
+        "train": {"network": "a", "options": {"width": 4}}, "out": "x",
+    }  # fmt: skip
+    assert tree["train"]["options"] == {"depth": 2, "dim": 3}
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("text", "message"),
     [
-        ("[scale.sample]\nnn = 3", r"recipe .* \[scale\]: unknown key sample.nn"),
-        ("[scale.simple]\nn = 3", "unknown key scale.simple. Known: data, train"),
-        ("[scale.sample]\nn = 0", r"\[scale\]: sample: n: expected"),
-        ("[scale]\nn = 3", "unknown key scale.n"),
+        ("[scale.data]\ntrian = 5", r"unknown key scale\.data\.trian\. Known: source,"),
+        ("[scale]\ncolour = 5", r"unknown key scale\.colour\. Known: out, data,"),
+        ("[scale.sample]\nn = 0", r"scale\.sample: n: expected 1 to"),
+        ("[variants.loud.sample]\nsigmaa = 2", r"unknown key variants\.loud\.sample\.sigmaa\. Known: sigma, n,"),
+        ("[variants]\nloud = 2", r"\[variants\.loud\] to be a table of settings, got 2"),
+        ("scale = 'half'", r"\[scale\] to be a table of settings, got 'half'"),
+        ("[colour]\n[scale.data]\ntrain = 5", r"unknown key colour\."),
+    ],
+    ids=["key", "table", "value", "variant's key", "variant no table", "scale no table", "the recipe's own"],
+)
+@pytest.mark.parametrize("scaled", [False, True], ids=["full", "scaled"])
+def test_what_is_wrong_in_a_scale_or_variant_is_named(tmp_path: Path, text: str, message: str, scaled: bool) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(f'out = "runs/wrong"\n{text}')
+    with pytest.raises(ValueError, match=message):
+        load_recipe(str(path), scaled=scaled)
+
+
+@pytest.mark.parametrize(
+    ("source", "overrides", "settings", "message"),
+    [
+        ("digits", [], {"scaled": True}, r"expected a \[scale\] table in recipe digits, got none"),
+        ("digits", [], {"variant": "loud"}, r"recipe digits's variants \(none\), got 'loud'"),
+        ("cifar10", [], {"variant": "loud"}, r"variants \(low-noise\), got 'loud'"),
+        ("cifar10", ["scale.sample.n=5"], {}, r"got one of \[scale\]\. Set the setting itself"),
+        ("cifar10", ["scale=half"], {"scaled": True}, r"got one of \[scale\]"),
+        ("digits", ["data.targets=901"], {}, r"targets: expected 0 \(all\) to train=900 images, got 901"),
     ],
 )
-def test_a_wrong_scale_is_refused_even_where_it_is_not_used(table: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.toml").write_text(f'out = "runs/x"\n{table}\n')
-    for scale in (False, True):
-        with pytest.raises(ValueError, match=said):
-            load_recipe(str(tmp_path / "recipe.toml"), scale=scale)
+def test_bad_requests(source: str, overrides: list[str], settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe(source, overrides, **settings)
 
 
-def test_a_recipe_without_a_scale_says_so() -> None:
-    with pytest.raises(ValueError, match=r"scale: expected a table \[scale\] in recipe digits"):
-        load_recipe("digits", scale=True)
+def test_targets_are_the_first_training_images() -> None:
+    all_of_them, some = (load_splits(DataConfig(train=90, targets=count)) for count in (0, 30))
+    assert all_of_them.targets is all_of_them.train
+    assert some.train.ids.tolist() == all_of_them.train.ids.tolist()
+    assert some.targets.ids.tolist() == some.train.ids[:30].tolist()
+    assert "90 training (30 of them targets), 500 calibration" in some.summary()
+    assert "90 training, 500" in all_of_them.summary()
+    assert Splits(some.train, some.calibration, some.test).targets is some.train
 
 
-def test_the_report_of_a_scaled_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 160), ("test", 20)):
-        (tmp_path / "data" / "fashion_mnist").mkdir(parents=True, exist_ok=True)
-        labels = np.arange(count) % 10
-        pixels = rng.integers(0, 60, (count, 28, 28)) + 19 * labels[:, None, None]
-        np.savez(tmp_path / "data" / "fashion_mnist" / f"{name}.npz", x=pixels.astype(np.uint8), y=labels)
+def test_a_run_says_that_it_was_scaled_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    little = ["data.train=100", "data.calibration=60", "data.test=20", "train.epochs=1", "sample.n=40"]
-    little += ["calibrate.beta=0.05", "fit.epochs=[1]", "fit.folds=0", "fit.lr=[0.01]", "fit.weight_decay=[0.0]"]
-    little += ["evaluate.n_reference=40", "evaluate.n_selection=20", "evaluate.latency_images=1"]
-    report = run(load_recipe("fashion_mnist", little, scale=True), say=lambda _: None, progress=False)
-    for place in (report, report.parent / "table.md", report.parent / "metrics.json"):
-        assert "sample.n 1,000 instead of 10,000" in place.read_text()
-    assert report.parts[:2] == ("runs", "fashion_mnist-scaled")
+    random = np.random.default_rng(0)
+    folder = Path("data/fashion_mnist")
+    folder.mkdir(parents=True)
+    for name, count in (("train", 200), ("test", 40)):
+        labels = np.arange(count) % 10  # the brighter, the higher: easy enough to be certified
+        images = labels[:, None, None] * 25 + random.integers(0, 25, (count, 28, 28))
+        np.savez(folder / f"{name}.npz", x=images.astype(np.uint8), y=labels)
+    shrunk = [
+        "data.train=120", "data.targets=60", "data.calibration=60", "data.test=12", "sample.n=50",
+        "execution.threads=1", "fit.folds=2", "fit.epochs=[5]", "calibrate.gamma=0.3", "evaluate.n_reference=40",
+        "evaluate.n_selection=10", "evaluate.latency_images=1", "evaluate.latency_repeats=1",
+    ]  # fmt: skip
+    flags = [part for setting in shrunk for part in ("--set", setting)]
+    assert main(["run", "fashion_mnist", "--scale", "--variant", "low-noise", *flags]) == 0
+    out = Path("runs/fashion_mnist-low-noise-scaled")
+    said = capsys.readouterr().out
+    scale = load_recipe("fashion_mnist", shrunk, variant="low-noise", scaled=True).scale
+    assert "60 of 50,000 target images" in scale
+    assert "n = 50 of 10,000 noisy draws" in scale
+    assert scale in said
+    table = (out / "evaluation/table.md").read_text()
+    assert table.startswith(f"**S{scale[1:]}.**\n\nCertified accuracy of 12 test images")
+    assert json.loads((out / "evaluation/metrics.json").read_text())["provenance"]["scale"] == scale
+    assert "60 of 50,000 target images" in (out / "evaluation/report.html").read_text()
+    counts = CountStore.open(out / "counts/train")
+    assert (counts.manifest.images, counts.manifest.n, counts.manifest.sigma) == (60, 50, 0.1)
+    network = json.loads((out / "classifier/network.json").read_text())
+    assert network["facts"]["training"]["sigma"] == 0.25
+    assert len(np.load(out / "classifier/training_ids.npy")) == 120
+    again: list[str] = []
+    run(
+        load_recipe("fashion_mnist", [*shrunk, "calibrate.gamma=0.4"], variant="low-noise", scaled=True),
+        say=again.append, progress=False,
+    )  # fmt: skip
+    made = [line.split(":")[0] for line in again[2:] if not line.endswith("done before, kept")]
+    assert set(made) == {"calibrate", "evaluate"}  # the stricter levels cost neither training nor draws
+
+
+def test_data_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"'data/cifar10/train\.npz' is no file or folder here.*data\.source"):
+        run(load_recipe("cifar10", scaled=True), say=lambda _: None, progress=False)
+
+
+def test_the_help_lists_the_recipes_and_says_what_a_scale_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert built_in() == ["cifar10", "cifar100", "digits", "fashion_mnist", "tiny_imagenet"]
+    assert "built-in name: cifar10, cifar100, digits, fashion_mnist, tiny_imagenet" in said
+    assert "fewer images, draws and epochs, or a smaller network, for a laptop; the report says what was shrunk" in said

@@ -136,11 +136,11 @@ class SeedRun:
 
 
 def seed_run(
-    source: str, overrides: Sequence[str], seed: int, out: Path, *, scale: bool, say: Callable[[str], object]
+    source: str, overrides: Sequence[str], seed: int, out: Path, *, scaled: bool, say: Callable[[str], object]
 ) -> SeedRun:
     """Run a recipe with one seed for everything that is drawn, as far as it was not run before, and open it."""
     seeds = [f"{table}.seed={seed}" for table in ("data", "train", "sample", "fit")]
-    recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scale=scale)
+    recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scaled=scaled)
     run(recipe, say=lambda line: say(f"seed {seed}: {line}"))
     splits, folder = stages.load_splits(recipe.data), Path(recipe.out)
     parts = {"train": "targets", "calibration": "calibration"} | dict.fromkeys(

@@ -67,7 +67,9 @@ def as_markdown(comparison: Comparison) -> str:
             for row in rows
         ),
     ]
+    scale = str(comparison.provenance.get("scale", ""))
     parts = [
+        *([f"**{scale[:1].upper()}{scale[1:]}.**"] if scale else []),
         f"Certified accuracy of {comparison.images} test images at radius r (ℓ2, pixel values in [0, 1]), σ = "
         f"{comparison.sigma:g}; forward passes for one certificate; mean r counts wrong and withheld labels as 0; "
         f"ratio to {comparison.baseline}.",

@@ -56,7 +56,7 @@ def require_fixed(config: SampleConfig, split: str, stream: int) -> None:
     """Raise ValueError where draws may stop early although a bound will be made from them."""
     from rrise.targets.noise import TARGETS
 
-    if config.first_n and (split != "train" or stream != TARGETS):
+    if config.first_n and (split not in ("train", "targets") or stream != TARGETS):
         raise ValueError(
             f"first_n: expected 0 for counts of the {split} split, got {config.first_n}. Only training targets may "
             "stop early: a bound is made for a number of draws fixed beforehand."

@@ -41,13 +41,14 @@ def evaluate(
     out: Path,
     *,
     seen: SeenConfig | None = None,
+    scale: str = "",
     progress: bool = True,
 ) -> str:
     """Compare all bundles of a folder with Monte Carlo smoothing on the test images.
 
     Writes table.md and metrics.json (equal in equal runs), timing.json, report.html and examples/. Test counts are
     sampled into ``counts``/selection, estimation and reference, or used if they are there; ``seen`` is for an ONNX
-    classifier.
+    classifier; ``scale`` says how the run was scaled down, and all that is written repeats it.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def evaluate(
         )[0]
         for name, n in draws.items()
     }
-    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), stores, latency)
+    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), stores, latency, scale)
     with whole_folder(out) as folder:
         (folder / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
         (folder / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
@@ -148,6 +149,7 @@ def _compare(
     counts: str,
     stores: dict[str, CountStore],
     latency: Latency,
+    scale: str,
 ) -> tuple[Comparison, list[CalibrationView]]:
     from rrise.calibration.bounds import clopper_pearson
     from rrise.evaluation.baselines import check_streams
@@ -186,6 +188,7 @@ def _compare(
         calibration_evaluations=calibration.manifest.images * calibration.manifest.n,
         latency=latency,
         provenance={
+            **({"scale": scale} if scale else {}),
             "bundles": {name: certifier.bundle.sha256 for name, certifier in certifiers.items()},
             "classifier": network.sha256,
             "test images": images.sha256,

@@ -130,7 +130,7 @@ def _lines(
     if execution.executor == "local":
         counted = [1]
     monte_carlo = config.n + EvaluateConfig().n_selection
-    offline = len(splits.train) * draws + len(splits.calibration) * config.n
+    offline = len(splits.targets) * draws + len(splits.calibration) * config.n
     queries = break_even(int(offline), monte_carlo)
     early = f", {draws:,.0f} an image where draws stop early" if manifest.budget else ""
     lines = [
