@@ -138,7 +138,9 @@ def main() -> None:
     levels = over(by_seed)
     paid = merged([costs(run, next(iter(found.values()))) for run, found in zip(runs, by_seed, strict=True)])
     varied = {} if arguments.no_ablations else over([ablations(run, radii, print) for run in runs])
-    verdicts = claims(levels, paid, runs[0].n, {"ours": OURS, "fixed": FIXED, "js": JS})
+    verdicts = claims(
+        levels, paid, runs[0].n, len(runs[0].splits.train.classes), {"ours": OURS, "fixed": FIXED, "js": JS}
+    )
     facts = about(runs, arguments)
     content = {
         "schema": "rrise-paper-tables/1",
@@ -181,7 +183,7 @@ def about(runs: list[SeedRun], arguments: argparse.Namespace) -> dict[str, Any]:
         "scale": first.recipe.scale,
         "seeds": arguments.seeds,
         "accuracy of the reference's first class": [
-            100 * float(np.mean(run.counts["reference"].argmax(1) == run.splits.test.labels)) for run in runs
+            round(100 * float(np.mean(run.counts["reference"].argmax(1) == run.splits.test.labels)), 2) for run in runs
         ],
         "machine": f"{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}",
         "rrise": rrise.__version__,
