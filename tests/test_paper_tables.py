@@ -27,16 +27,16 @@ SMALL = [
 
 
 def tables(out: Path) -> tuple[str, dict]:
-    command = [sys.executable, SCRIPT, "--recipe", "digits", "--seeds", "100", "200", "--out", out, "--set", *SMALL]
+    command = [sys.executable, SCRIPT, "--recipe", "digits", "--seeds", "100", "--out", out, "--set", *SMALL]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((out / "tables.json").read_text())
 
 
 @pytest.mark.slow
-def test_tables_of_two_seeds_are_made_and_made_again_without_work(tmp_path: Path) -> None:
+def test_tables_are_made_and_made_again_without_work(tmp_path: Path) -> None:
     said, first = tables(tmp_path / "paper")
-    assert said.count("surrogate scratch-js: lr") == 2
+    assert said.count("surrogate scratch-js: lr") == 1
     again, second = tables(tmp_path / "paper")
     assert "surrogate scratch-js" not in again
     assert "done before, kept" in again
@@ -52,9 +52,9 @@ def test_tables_of_two_seeds_are_made_and_made_again_without_work(tmp_path: Path
             "B2 input-specific budget",
             "B3 adaptive stopping",
         ]
-        assert all(len(entries) == 2 for entries in results.values())
+        assert all(len(entries) == 1 for entries in results.values())
         fixed = results["B1 fixed budget"]
-        assert [entry["evaluations"] for entry in fixed] == [300, 300]
+        assert [entry["evaluations"] for entry in fixed] == [300]
         assert all(entry["evaluations"] <= 300 for entry in results["B3 adaptive stopping"])
         assert all(entry["evaluations"] == 0 for entry in results["rrise, offset (paper)"])
     assert list(first["ablations"]["draws"]) == ["rrise, offset, n = 100", "B1, n = 100"]
@@ -63,5 +63,4 @@ def test_tables_of_two_seeds_are_made_and_made_again_without_work(tmp_path: Path
     }
     page = (tmp_path / "paper" / "tables.md").read_text()
     assert page.count("\n## ") == 11 - 1
-    assert "±" in page
     assert len(first["claims"]) == 6
