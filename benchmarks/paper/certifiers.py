@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rrise.evaluation.adaptive_stopping import adaptive_certify
-from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
 
 from paper.seed_run import Answers, Counts, SeedRun
 from rrise import _C
 from rrise.calibration.conformal import calibrate
 from rrise.evaluation import metrics
+from rrise.evaluation.adaptive_stopping import adaptive_certify
 from rrise.evaluation.baselines import cohen_certify, cohen_select
+from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
 from rrise.runtime.certificates import Certificates
 
 LOOK = 100
