@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rrise import _C
@@ -64,6 +66,29 @@ def comparison(images=60, names=("scaled", "offset", "Monte Carlo"), **changes) 
     settings = {
         "deployed": names[0],
         "baseline": names[2],
+        "radii": RADII,
+        "sigma": SIGMA,
+        "target_evaluations": 80_000,
+        "calibration_evaluations": 20_000,
+        "provenance": {"engine_sha256": "a" * 64, "seeds": {"data": 0, "sampling": 1}},
+    } | changes
+    return compare(made, labels, reference, **settings)
+
+
+def many(images=60, **changes) -> Comparison:
+    """Two curves and a JS surrogate against three Monte Carlo certifiers of falling cost."""
+    (scaled, offset, monte_carlo), labels, reference = contenders(images)
+    probabilities, _, guess, q = truth(1, images)
+    selection = draw(2, probabilities, 50)
+    js = single_pass(*curve(0.16), q, guess)
+    made = [scaled, offset, Contender("B4 JS surrogate", js, guess, ALPHA, "Promise of B4 JS surrogate.")]
+    made.append(replace(monte_carlo, name="B1 Monte Carlo", statement="Promise of B1 Monte Carlo."))
+    for seed, name, n in ((7, "B2 input-specific", 120), (8, "B3 adaptive", 60)):
+        fewer = cohen_certify(selection, draw(seed, probabilities, n), alpha=ALPHA, sigma=SIGMA)
+        made.append(Contender(name, fewer, cohen_select(selection), ALPHA, f"Promise of {name}."))
+    settings = {
+        "deployed": "scaled",
+        "baseline": "B1 Monte Carlo",
         "radii": RADII,
         "sigma": SIGMA,
         "target_evaluations": 80_000,

@@ -14,6 +14,14 @@ from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.latency import Latency, measure_latency, timing_as_json
 from rrise.evaluation.tables import as_json, as_markdown
 
+MANY = Latency(
+    (1.0, 2.0, 3.0),
+    (100.0, 200.0, 300.0),
+    images=5,
+    repeats=2,
+    others_ms={"B2 input-specific": (90.0, 102.0, 110.0)},
+    offline_seconds=98.85,
+)
 SLOW = Latency((1.0, 2.0, 3.0), (100.0, 200.0, 300.0), images=5, repeats=2)
 
 
@@ -38,6 +46,61 @@ def test_cost_and_ratio_are_against_the_baseline():
     assert monte_carlo.relative_radius == 1
     assert scaled.relative_radius == scaled.average_certified_radius / monte_carlo.average_certified_radius
     assert comparison.costs.break_even == -(-100_000 // (250 - 1))
+
+
+def test_break_even_is_against_every_monte_carlo_certifier():
+    comparison = world.many(latency=MANY)
+    found = {entry.name: entry for entry in comparison.costs.against}
+    assert list(found) == ["B1 Monte Carlo", "B2 input-specific", "B3 adaptive"]
+    for name, passes in (("B1 Monte Carlo", 250), ("B2 input-specific", 170), ("B3 adaptive", 110)):
+        assert found[name].evaluations_each == passes
+        assert found[name].evaluations == -(-100_000 // (passes - 1))
+    assert found["B1 Monte Carlo"].evaluations == comparison.costs.break_even
+    assert found["B1 Monte Carlo"].seconds == 500  # 98.85 s / (0.2 s - 0.002 s)
+    assert found["B2 input-specific"].seconds == 989  # 98.85 s / (0.102 s - 0.002 s)
+    assert found["B2 input-specific"].seconds_each == pytest.approx(0.102)
+    assert found["B3 adaptive"].seconds is None  # not timed
+    assert comparison.milliseconds("scaled") == MANY.single_pass_ms
+    assert comparison.milliseconds("B1 Monte Carlo") == MANY.monte_carlo_ms
+    assert comparison.milliseconds("B2 input-specific") == (90.0, 102.0, 110.0)
+    assert comparison.milliseconds("offset") is None
+    assert all(entry.seconds is None for entry in world.many(latency=SLOW).costs.against)
+    for row in comparison.rows:
+        against = comparison.row("B1 Monte Carlo").average_certified_radius
+        assert row.relative_radius == row.average_certified_radius / against
+
+
+def test_rows_hold_what_is_proved_of_the_population():
+    made, labels, _ = world.contenders()
+    for contender, row in zip(made, world.comparison().rows, strict=True):
+        lower = metrics.certified_accuracy_lower(
+            contender.certificates, labels, world.RADII, error=world.ALPHA, confidence=0.99
+        )
+        assert list(row.certified_accuracy_lower) == lower.tolist()
+        assert 0 < row.certified_accuracy_lower[0] < row.certified_accuracy[0] - world.ALPHA
+        assert sum(b.holds.total for b in row.coverage_by_bin) == np.count_nonzero(contender.certificates.p_lower > 0)
+
+
+def test_times_of_a_stranger_are_refused():
+    with pytest.raises(
+        ValueError, match=r"latency: expected times of contenders among .*, got \['B2 input-specific'\]"
+    ):
+        world.comparison(latency=MANY)
+
+
+def test_times_stay_out_of_the_table_and_the_scale_is_in_it():
+    timed, untimed = world.many(latency=MANY), world.many(latency=None)
+    assert as_json(timed) == as_json(untimed)
+    assert as_markdown(timed) == as_markdown(untimed)
+    body = json.loads(as_json(timed))
+    assert body["costs"]["against"][1] == {"name": "B2 input-specific", "evaluations_each": 170.0, "evaluations": 592.0}
+    small = world.many(provenance={"scale": "scaled down: 60 of 10,000 images"})
+    assert json.loads(as_json(small))["provenance"]["scale"] == small.scale == "scaled down: 60 of 10,000 images"
+    assert as_markdown(small) == "**Scaled down: 60 of 10,000 images.**\n\n" + as_markdown(untimed)
+    times = json.loads(timing_as_json(MANY, timed.costs.against))
+    assert times["offline_seconds"] == 98.85
+    assert times["others_ms"] == {"B2 input-specific": [90.0, 102.0, 110.0]}
+    assert [entry["certificates"] for entry in times["break_even"]] == [500, 989, None]
 
 
 def test_the_promise_is_kept_in_a_world_whose_curve_is_safe():
@@ -72,6 +135,10 @@ def test_json_holds_every_number_with_its_unit_and_null_for_the_undefined():
         "total": reference.shape[0],
     }
     assert body["provenance"]["seeds"] == {"data": 0, "sampling": 1}
+    assert body["lower_confidence"] == 0.99
+    assert len(row["certified_accuracy_lower"]) == len(world.RADII)
+    assert row["coverage_by_bin"][1]["low"] == 0.5
+    assert row["coverage_by_bin"][1]["holds"]["total"] == comparison.rows[0].boundary.mass.count
     free = json.loads(as_json(world.comparison(deployed="Monte Carlo")))
     assert free["costs"]["break_even"] is None
 
@@ -136,6 +203,11 @@ def test_latency_is_measured_by_turns_on_every_image(monkeypatch):
 
         return run
 
+    others = {"B3": runner("third", 500_000)}
+    third = measure_latency(runner("one", 10_000), runner("many", 3_000_000), images=1, repeats=2, others=others)
+    assert third.others_ms == {"B3": (0.5, 0.5, 0.5)}
+    assert (third.single_pass_ms[1], third.monte_carlo_ms[1], third.offline_seconds) == (0.01, 3.0, None)
+    calls.clear()
     measured = measure_latency(runner("one", 10_000), runner("many", 3_000_000), images=3, repeats=2)
     assert measured.single_pass_ms[1] == pytest.approx(0.02)
     assert measured.monte_carlo_ms == pytest.approx((3.0, 6.0, 9.0), rel=0.3)

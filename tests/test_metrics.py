@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import beta, binom
 
 from rrise.evaluation import metrics
+from rrise.evaluation.coverage_bins import coverage_by_bin
 from rrise.evaluation.metrics import Share
 from rrise.evaluation.seeds import over_seeds
 from rrise.runtime.certificates import Certificates
@@ -106,6 +107,36 @@ def test_refuted_means_that_the_reference_would_be_a_one_in_a_thousand_accident(
         assert result.overall.count == (k / n >= bounds).sum()
 
 
+def test_coverage_by_the_size_of_the_bound_by_hand():
+    bounds = [0.0, 0.3, 0.5, 0.6, 0.75, 0.76, 0.97]
+    many = certificates([-1, -1, -1, 0, 0, 0, 0], [0, 0, 0, 0.1, 0.2, 0.3, 0.4], bounds)
+    # Shares of class 0: the first claims nothing; the second and the last fail, the last beyond noise.
+    hits = [0, 298, 500, 700, 750, 900, 500]
+    reference = np.array([[k, 1000 - k] for k in hits])
+    found = coverage_by_bin(many, np.zeros(7, dtype=int), reference, edges=(0.0, 0.5, 0.75, 0.9, 1.0))
+    assert [(b.low, b.high) for b in found] == [(0.0, 0.5), (0.5, 0.75), (0.75, 0.9), (0.9, 1.0)]
+    assert [b.holds for b in found] == [Share(1, 2), Share(2, 2), Share(1, 1), Share(0, 1)]
+    assert [b.refuted.count for b in found] == [0, 0, 0, 1]
+    # Exact intervals: of 2 of 2 the lower end is 0.025^(1/2), of 0 of 1 the upper one 1 - 0.025.
+    assert found[1].interval == pytest.approx((0.025**0.5, 1.0), abs=1e-9)
+    assert found[3].interval == pytest.approx((0.0, 0.975), abs=1e-9)
+
+
+def test_coverage_bins_add_up_to_the_coverage():
+    rng = np.random.default_rng(3)
+    bounds = rng.uniform(0.501, 0.999, 300)
+    many = certificates(np.zeros(300), np.full(300, 0.1), bounds)
+    k = rng.binomial(500, np.clip(bounds + rng.normal(0.01, 0.03, 300), 0, 1))
+    reference = np.stack([k, 500 - k], axis=1)
+    whole = metrics.coverage(many, np.zeros(300, dtype=int), reference)
+    found = coverage_by_bin(many, np.zeros(300, dtype=int), reference)
+    assert sum(b.holds.count for b in found) == whole.overall.count
+    assert sum(b.holds.total for b in found) == 300
+    assert sum(b.refuted.count for b in found) == whole.refuted.count > 0
+    assert found[1].holds == whole.boundary
+    assert math.isnan(found[0].interval[0])
+
+
 def test_conditional_error_bound():
     assert metrics.conditional_error_bound(0.05, 0.8) == pytest.approx(0.0625)
     assert metrics.conditional_error_bound(0.25, 0.2) == 1.0
@@ -201,6 +232,9 @@ def test_break_even():
             "predicted: expected the certified labels",
         ),
         (lambda: metrics.coverage(FOUR, [0, 1, 2], np.ones((4, 4), int)), "predicted: expected 4 classes"),
+        (lambda: coverage_by_bin(FOUR, [0, 1, 2], np.ones((4, 4), int)), "predicted: expected 4 classes"),
+        (lambda: coverage_by_bin(FOUR, [0, 1, 2, 3], np.ones((4, 4), int), (0.5, 0.5)), "edges: expected two or more"),
+        (lambda: coverage_by_bin(FOUR, [0, 1, 2, 3], np.ones((4, 4), int), (0.5, 1.1)), "edges: expected two or more"),
     ],
 )
 def test_bad_input_is_refused_by_name(call, message):

@@ -96,6 +96,95 @@ def test_page_says_what_the_comparison_says(html):
     assert "On a shifted stream it promises nothing." in text
 
 
+def table(html, label):
+    """Return the cells of a table's body, row by row."""
+    body = re.search(rf'aria-label="{label}">.*?<tbody>(.*?)</tbody>', html, re.DOTALL).group(1)
+    rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+    return [[Page(cell).text for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)] for row in rows]
+
+
+def test_costs_have_a_row_for_each_certifier(tmp_path):
+    latency = replace(LATENCY, others_ms={"B2 input-specific": (20.0, 24.1, 26.0)}, offline_seconds=840.0)
+    html = write(tmp_path / "report.html", world.many(latency=latency)).read_text(encoding="utf-8")
+    ours, theirs = "21.3 µs 20.0 µs – 30.0 µs", "48.2 ms 44.0 ms – 51.0 ms"
+    assert table(html, "Costs") == [
+        ["scaled", "100,000", "1", ours, "–", "–"],
+        ["offset", "100,000", "1", "–", "–", "–"],
+        ["B4 JS surrogate", "100,000", "1", "–", "–", "–"],
+        ["B1 Monte Carlo", "0", "250", theirs, "402", "17,436"],  # 840 s / (48.2 ms - 21.3 µs)
+        ["B2 input-specific", "0", "170", "24.1 ms 20.0 ms – 26.0 ms", "592", "34,886"],
+        ["B3 adaptive", "0", "110", "–", "918", "–"],
+    ]
+    text = Page(html).text
+    assert "Targets, fit and calibration took 840 s." in text
+    assert "When it is paid back in time" in text
+    for name in ("B4 JS surrogate", "B1 Monte Carlo", "B2 input-specific", "B3 adaptive"):
+        assert f"Promise of {name}." in text
+        assert len([row for row in table(html, "Coverage") if row[0] == name]) == 1
+
+
+def test_costs_without_times(tmp_path):
+    html = write(tmp_path / "report.html", world.many()).read_text(encoding="utf-8")
+    assert table(html, "Costs")[3:] == [
+        ["B1 Monte Carlo", "0", "250", "402"],
+        ["B2 input-specific", "0", "170", "592"],
+        ["B3 adaptive", "0", "110", "918"],
+    ]
+    assert "When it is paid back in time" not in Page(html).text
+
+
+def test_shares_stand_above_what_they_prove(html):
+    comparison = world.comparison()
+    for row, cells in zip(comparison.rows, table(html, "Certified accuracy"), strict=True):
+        pairs = zip(row.certified_accuracy, row.certified_accuracy_lower, strict=True)
+        assert cells[2:6] == [f"{100 * share:.1f}% ≥ {100 * lower:.1f}%" for share, lower in pairs]
+
+
+def test_a_scaled_down_run_says_so_first(tmp_path, html):
+    assert "Scaled down" not in Page(html).text
+    provenance = {"scale": "scaled down: n = 200 <draws>, 60 of 10,000 images"}
+    small = write(tmp_path / "report.html", world.comparison(provenance=provenance))
+    page = small.read_text(encoding="utf-8")
+    assert "Scaled down: n = 200 <draws>, 60 of 10,000 images. On 60 test images" in Page(page).text
+    assert "<draws>" not in page
+
+
+def test_no_two_certifiers_look_alike():
+    from rrise.evaluation.drawing import style  # not above: two tests import this module bare
+
+    comparison = world.many()
+    looks = [style(comparison, contender.name) for contender in comparison.contenders]
+    assert len({colour for colour, _ in looks}) == len(looks) == 6
+
+
+def test_break_evens_far_apart_and_never_are_both_told():
+    from rrise.evaluation.cost_figures import break_even, break_even_seconds
+
+    times = {"B2 input-specific": (1.0, 1.0213, 1.1), "B3 adaptive": (0.01, 0.02, 0.03)}
+    comparison = world.many(latency=replace(LATENCY, others_ms=times, offline_seconds=100.0))
+    drawn = break_even_seconds(comparison).light
+    for words in ("B1 Monte Carlo: after 2,076", "B2 input-specific: after 100,000", "B3 adaptive: never", "10,000"):
+        assert f">{words}<" in drawn
+    assert ">0<" not in drawn  # logarithmic axes: the two lie 48 times apart
+    assert ">0<" in break_even(comparison).light
+    assert break_even_seconds(world.many(latency=LATENCY)) is None
+
+
+def test_coverage_by_confidence_shows_every_bin_with_its_count():
+    from rrise.evaluation.coverage_figures import by_confidence
+
+    comparison = world.many()
+    drawn = by_confidence(comparison)
+    text = [node.text for node in ElementTree.fromstring(drawn.light).iter() if node.text and node.text.strip()]
+    for ours, theirs in zip(
+        comparison.row("scaled").coverage_by_bin, comparison.row("B1 Monte Carlo").coverage_by_bin, strict=True
+    ):
+        assert text.count(f"{ours.low:g}–") == 1
+        assert str(ours.holds.total) in text
+        assert str(theirs.holds.total) in text
+    assert "promised 95%" in text
+
+
 def test_title_is_escaped(html):
     assert "Test &lt;images&gt; &amp; noise" in html
     assert "<images>" not in html
@@ -105,7 +194,7 @@ def test_every_figure_is_an_svg_in_both_themes_with_words(html):
     themes = re.findall(
         r'<source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)"><img src="([^"]+)" alt="([^"]+)"', html
     )
-    assert len(themes) == 8
+    assert len(themes) == 10
     for dark, light, alt in themes:
         pictures = [base64.b64decode(uri.partition("base64,")[2]).decode() for uri in (dark, light)]
         assert pictures[0] != pictures[1]

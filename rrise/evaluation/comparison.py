@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rrise.evaluation import metrics
-from rrise.evaluation.latency import Latency
+from rrise.evaluation.costs import Costs, break_evens
+from rrise.evaluation.coverage_bins import CoverageBin, coverage_by_bin
+from rrise.evaluation.latency import Latency, Quartiles
 
 if TYPE_CHECKING:
     from rrise.runtime.certificates import Certificates
@@ -114,8 +116,13 @@ class Row:
         Mean forward passes a certificate: 1 for a single pass, selection plus estimation draws for Monte Carlo.
     certified_accuracy : tuple of float
         At each radius of the table.
+    certified_accuracy_lower : tuple of float
+        What these images prove of the population's true certified accuracy, at each radius by itself, with confidence
+        0.99 and if the certifier errs as rarely as it promises.
     average_certified_radius, relative_radius : float
         In ℓ2 of [0, 1] pixels, and as a share of the baseline's.
+    coverage_by_bin : tuple of CoverageBin
+        Coverage by the size of the bound.
     conditional_bound : float
         What ``error`` promises among certified inputs only: ``error`` / (certified share), at most 1.
     """
@@ -124,24 +131,16 @@ class Row:
     single_pass: bool
     forward_passes: float
     certified_accuracy: tuple[float, ...]
+    certified_accuracy_lower: tuple[float, ...]
     average_certified_radius: float
     relative_radius: float
     abstention: float
     boundary: metrics.Boundary
     coverage: metrics.Coverage
+    coverage_by_bin: tuple[CoverageBin, ...]
     error: float
     conditional_bound: float
     statement: str
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Noisy evaluations of the base classifier before the first certificate, and after how many they are paid back."""
-
-    targets: int
-    calibration: int
-    monte_carlo: float
-    break_even: float
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,11 @@ class Comparison:
         return int(self.labels.size)
 
     @property
+    def scale(self) -> str:
+        """How the run was scaled down, empty if it was not: the provenance's ``scale``."""
+        return str(self.provenance.get("scale", ""))
+
+    @property
     def n_reference(self) -> int:
         """Reference draws an image (the fewest, should they differ)."""
         return int(self.reference.sum(axis=1).min())
@@ -177,6 +181,10 @@ class Comparison:
     def contender(self, name: str) -> Contender:
         """Return a certifier's answers by its name."""
         return next(contender for contender in self.contenders if contender.name == name)
+
+    def milliseconds(self, name: str) -> Quartiles | None:
+        """Return quartiles of a certifier's measured times for one certificate, None if it was not timed."""
+        return _times(self.latency, self.deployed, self.baseline).get(name)
 
 
 def compare(
@@ -213,9 +221,10 @@ def compare(
     target_evaluations, calibration_evaluations : int
         Noisy evaluations of the base classifier spent on training targets and on calibration.
     latency : Latency, optional
-        From :func:`rrise.evaluation.latency.measure_latency`.
+        From :func:`rrise.evaluation.latency.measure_latency`; its further times are named like their contenders.
     provenance : mapping, optional
-        Plain values (or mappings of plain values) that name what was compared: hashes, versions, seeds.
+        Plain values (or mappings of plain values) that name what was compared: hashes, versions, seeds. If the run
+        was made smaller than the one it stands for, ``scale`` says how; the table and the report begin with it.
 
     Raises
     ------
@@ -228,11 +237,15 @@ def compare(
     for role, name in (("deployed", deployed), ("baseline", baseline)):
         if name not in names:
             raise ValueError(f"{role}: expected one of {names}, got {name!r}. Name a contender.")
+    if latency and (unknown := sorted(set(latency.others_ms) - set(names))):
+        raise ValueError(f"latency: expected times of contenders among {names}, got {unknown}. Name them alike.")
     truth = np.asarray(labels)
     against = metrics.average_certified_radius(contenders[names.index(baseline)].certificates, truth)
     rows = tuple(_row(contender, truth, reference, radii, against) for contender in contenders)
     by_name = dict(zip(names, rows, strict=True))
-    monte_carlo = by_name[baseline].forward_passes
+    monte_carlo, single_pass = by_name[baseline].forward_passes, by_name[deployed].forward_passes
+    offline = int(target_evaluations) + int(calibration_evaluations)
+    seconds = {name: times[1] / 1e3 for name, times in _times(latency, deployed, baseline).items()}
     return Comparison(
         radii=tuple(float(r) for r in radii),
         sigma=float(sigma),
@@ -246,13 +259,25 @@ def compare(
             targets=int(target_evaluations),
             calibration=int(calibration_evaluations),
             monte_carlo=monte_carlo,
-            break_even=metrics.break_even(
-                target_evaluations + calibration_evaluations, monte_carlo, by_name[deployed].forward_passes
+            break_even=metrics.break_even(offline, monte_carlo, single_pass),
+            against=break_evens(
+                {row.name: row.forward_passes for row in rows if not row.single_pass and row.name != deployed},
+                offline=offline,
+                single_pass=single_pass,
+                seconds_each=seconds,
+                offline_seconds=latency.offline_seconds if latency else None,
+                single_pass_seconds=seconds.get(deployed),
             ),
         ),
         latency=latency,
         provenance=dict(provenance or {}),
     )
+
+
+def _times(latency: Latency | None, deployed: str, baseline: str) -> dict[str, Quartiles]:
+    if latency is None:
+        return {}
+    return {**latency.others_ms, deployed: latency.single_pass_ms, baseline: latency.monte_carlo_ms}
 
 
 def _row(
@@ -266,11 +291,17 @@ def _row(
         single_pass=contender.single_pass,
         forward_passes=1.0 if contender.single_pass else float(certificates.evaluations.mean()),
         certified_accuracy=tuple(metrics.certified_accuracy(certificates, labels, radii).tolist()),
+        certified_accuracy_lower=tuple(
+            metrics.certified_accuracy_lower(
+                certificates, labels, radii, error=contender.error, confidence=metrics.LOWER_CONFIDENCE
+            ).tolist()
+        ),
         average_certified_radius=radius,
         relative_radius=radius / against if against > 0 else math.nan,
         abstention=abstention,
         boundary=metrics.boundary(certificates, labels),
         coverage=metrics.coverage(certificates, contender.predicted, reference),
+        coverage_by_bin=coverage_by_bin(certificates, contender.predicted, reference),
         error=contender.error,
         conditional_bound=metrics.conditional_error_bound(contender.error, 1.0 - abstention),
         statement=contender.statement,

@@ -22,18 +22,20 @@ from rrise.evaluation.comparison import Comparison
 
 FONTS = "'Inter', 'Segoe UI', 'Helvetica Neue', 'Helvetica', 'Arial', 'DejaVu Sans', sans-serif"
 INK, MUTED, GRID, ALARM = "#24292f", "#5f6771", "#e4e7eb", "#b3261e"
-SERIES = ("#0067a5", "#c9640a", "#00806a", "#a8508c")
-"""Colours of the single-pass certifiers; Monte Carlo is drawn in ink."""
+SERIES = ("#0067a5", "#c9640a", "#00806a", "#a8508c", "#8a6a12", "#5b5fc7")
+"""Colours of the certifiers, the deployed one first; the baseline is drawn in ink."""
 DARK = {
     INK: "#e3e6ea",
     MUTED: "#a2abb6",
     GRID: "#333a43",
     ALARM: "#ff8a80",
-    **dict(zip(SERIES, ("#62b5ec", "#f0a04b", "#45c4a0", "#dd96c4"), strict=True)),
+    **dict(zip(SERIES, ("#62b5ec", "#f0a04b", "#45c4a0", "#dd96c4", "#d3b95a", "#a3a6f5"), strict=True)),
 }
 """What each colour becomes on a dark page."""
 MOST_POINTS = 3000
 """A figure shows at most this many points, evenly picked, so that the page stays small."""
+WIDTH, HEIGHT = 4.6, 3.45
+"""Inches of a figure with up to four certifiers."""
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 
 
@@ -48,14 +50,19 @@ class Picture:
     dark: str
 
 
-def picture(draw: Callable[[Any], None], title: str, caption: str, alt: str) -> Picture:
-    """Return what ``draw`` puts on an empty figure, in both themes."""
-    light = _svg(draw)
+def picture(draw: Callable[[Any], None], title: str, caption: str, alt: str, *, height: float = HEIGHT) -> Picture:
+    """Return what ``draw`` puts on an empty figure of so many inches, in both themes."""
+    light = _svg(draw, height)
     dark = re.sub("|".join(DARK), lambda found: DARK[found.group()], light)
     return Picture(title=title, caption=caption, alt=alt + ".", light=light, dark=dark)
 
 
-def _svg(draw: Callable[[Any], None]) -> str:
+def tall(certifiers: int) -> float:
+    """Return the height of a figure with so many certifiers in its legend, which may take several lines."""
+    return HEIGHT + 0.18 * max(0, certifiers - 4)
+
+
+def _svg(draw: Callable[[Any], None], height: float) -> str:
     """Return one figure as SVG: transparent, text as text, the same bytes for the same data."""
     settings = {
         "font.family": "DejaVu Sans",
@@ -84,7 +91,7 @@ def _svg(draw: Callable[[Any], None]) -> str:
         "lines.solid_capstyle": "round",
     }
     with mpl.rc_context(settings):
-        figure = Figure(figsize=(4.6, 3.45), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure)
         stream = io.StringIO()

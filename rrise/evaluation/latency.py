@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from rrise.evaluation.costs import BreakEven
+
 TIMING_SCHEMA = "rrise-timing/1"
+Quartiles = tuple[float, float, float]
+"""Lower quartile, median and upper quartile of measured times."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Time for one certificate, in milliseconds: medians and quartiles of interleaved runs on one machine."""
+    """Time for one certificate, in milliseconds: medians and quartiles of interleaved runs on one machine.
 
-    single_pass_ms: tuple[float, float, float]
-    monte_carlo_ms: tuple[float, float, float]
+    Attributes
+    ----------
+    single_pass_ms, monte_carlo_ms : tuple of float
+        Of the deployed certifier and of the baseline.
+    images, repeats : int
+        How many images were timed, and how often each.
+    others_ms : mapping of str to tuple of float
+        Of further certifiers, by name.
+    offline_seconds : float or None
+        Measured seconds before the first single-pass certificate: targets, fit and calibration. None if not measured.
+    """
+
+    single_pass_ms: Quartiles
+    monte_carlo_ms: Quartiles
     images: int
     repeats: int
+    others_ms: Mapping[str, Quartiles] = field(default_factory=dict)
+    offline_seconds: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -28,9 +49,15 @@ class Latency:
 
 
 def measure_latency(
-    single_pass: Callable[[int], object], monte_carlo: Callable[[int], object], *, images: int, repeats: int
+    single_pass: Callable[[int], object],
+    monte_carlo: Callable[[int], object],
+    *,
+    images: int,
+    repeats: int,
+    others: Mapping[str, Callable[[int], object]] | None = None,
+    offline_seconds: float | None = None,
 ) -> Latency:
-    """Return the times of one certificate either way, measured by turns so that a busy machine slows both alike.
+    """Return the times of one certificate in each way, measured by turns so that a busy machine slows all alike.
 
     Parameters
     ----------
@@ -38,10 +65,20 @@ def measure_latency(
         Make one certificate of the test image whose index (0 .. images - 1) they are given.
     images, repeats : int
         Every image is timed ``repeats`` times; one warm-up call of each comes first and is not counted.
+    others : mapping of str to callable, optional
+        Further certifiers, by the name of their contender.
+    offline_seconds : float, optional
+        Seconds that targets, fit and calibration took, if they were measured.
     """
-    times = times_by_turns((single_pass, monte_carlo), images=images, repeats=repeats)
+    more = dict(others or {})
+    first, second, *rest = times_by_turns((single_pass, monte_carlo, *more.values()), images=images, repeats=repeats)
     return Latency(
-        single_pass_ms=_quartiles_ms(times[0]), monte_carlo_ms=_quartiles_ms(times[1]), images=images, repeats=repeats
+        single_pass_ms=_quartiles_ms(first),
+        monte_carlo_ms=_quartiles_ms(second),
+        images=images,
+        repeats=repeats,
+        others_ms={name: _quartiles_ms(times) for name, times in zip(more, rest, strict=True)},
+        offline_seconds=offline_seconds,
     )
 
 
@@ -75,20 +112,37 @@ def times_by_turns(runs: Sequence[Callable[[int], object]], *, images: int, repe
     return times
 
 
-def timing_as_json(latency: Latency) -> str:
-    """Return the measured times as JSON text of schema ``rrise-timing/1``; they differ from run to run."""
+def timing_as_json(latency: Latency, against: Sequence[BreakEven] = ()) -> str:
+    """Return the measured times as JSON text of schema ``rrise-timing/1``; they differ from run to run.
+
+    Parameters
+    ----------
+    latency : Latency
+    against : sequence of BreakEven, optional
+        Of the comparison's costs: what follows from the times.
+    """
     body = {
         "schema": TIMING_SCHEMA,
         "quantiles": [0.25, 0.5, 0.75],
         "single_pass_ms": latency.single_pass_ms,
         "monte_carlo_ms": latency.monte_carlo_ms,
         "ratio": latency.ratio,
+        "others_ms": dict(latency.others_ms),
+        "offline_seconds": latency.offline_seconds,
+        "break_even": [
+            {
+                "name": entry.name,
+                "seconds_each": entry.seconds_each,
+                "certificates": entry.seconds if entry.seconds is not None and math.isfinite(entry.seconds) else None,
+            }
+            for entry in against
+        ],
         "images": latency.images,
         "repeats": latency.repeats,
     }
     return json.dumps(body, indent=2, allow_nan=False) + "\n"
 
 
-def _quartiles_ms(nanoseconds: list[int]) -> tuple[float, float, float]:
+def _quartiles_ms(nanoseconds: list[int]) -> Quartiles:
     low, middle, high = (float(value) / 1e6 for value in np.quantile(nanoseconds, (0.25, 0.5, 0.75)))
     return low, middle, high

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BOUNDARY = (0.5, 0.75)
 REFUTATION_LEVEL = 1e-3
+LOWER_CONFIDENCE = 0.99
+"""Confidence of the tables' lower bounds on true certified accuracy."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,12 @@ def certified_accuracy(certificates: Certificates, labels: ArrayLike, radii: Arr
 
 
 def certified_accuracy_lower(
-    certificates: Certificates, labels: ArrayLike, radii: ArrayLike, *, error: float, confidence: float = 0.99
+    certificates: Certificates,
+    labels: ArrayLike,
+    radii: ArrayLike,
+    *,
+    error: float,
+    confidence: float = LOWER_CONFIDENCE,
 ) -> NDArray[np.float64]:
     """Return lower bounds on the certified accuracy that is true of the population these inputs are a sample of.
 
@@ -195,6 +202,25 @@ def coverage(certificates: Certificates, predicted: ArrayLike, reference: ArrayL
     ValueError
         If the shapes do not fit, a class is out of range, or a certificate names another class than ``predicted``.
     """
+    holds, refuted = bounds_met(certificates, predicted, reference)
+    inside, certified = in_boundary(certificates), ~certificates.abstained
+    everything = np.ones_like(holds)
+    return Coverage(
+        overall=_share(holds, everything),
+        boundary=_share(holds, inside),
+        certified=_share(holds, certified),
+        refuted=_share(refuted, everything),
+        refuted_certified=_share(refuted, certified),
+    )
+
+
+def bounds_met(
+    certificates: Certificates, predicted: ArrayLike, reference: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which bounds the reference's plain share reaches, bool[B], and which its upper bound refutes, bool[B].
+
+    Parameters and errors are those of :func:`coverage`.
+    """
     counts, guess = np.asarray(reference), np.asarray(predicted)
     if counts.ndim != 2 or counts.dtype.kind not in "iu" or counts.shape[0] != len(certificates):
         raise ValueError(
@@ -221,15 +247,7 @@ def coverage(certificates: Certificates, predicted: ArrayLike, reference: ArrayL
     holds = k / n >= certificates.p_lower
     # The upper bound of k of n is one minus the lower bound of the n - k others.
     refuted = 1.0 - clopper_pearson(n - k, n, REFUTATION_LEVEL) < certificates.p_lower
-    inside = in_boundary(certificates)
-    everything = np.ones_like(holds)
-    return Coverage(
-        overall=_share(holds, everything),
-        boundary=_share(holds, inside),
-        certified=_share(holds, certified),
-        refuted=_share(refuted, everything),
-        refuted_certified=_share(refuted, certified),
-    )
+    return holds, refuted
 
 
 def conditional_error_bound(error: float, certified: float) -> float:

@@ -75,6 +75,7 @@ def write_report(
         "duration": _duration,
         "complement": lambda error: f"{round(100 * (1 - error), 6):g}%",
         "plain": lambda value: f"{value:g}",
+        "paid_back": _paid_back,
         "svg": lambda text: _data_uri("image/svg+xml", text.encode()),
     }
     source = resources.files("rrise.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
@@ -88,7 +89,9 @@ def write_report(
         strips=_strips(comparison, images, classes),
         provenance=list(_flat(comparison.provenance)),
         infinity=math.inf,
+        break_evens={entry.name: entry for entry in comparison.costs.against},
         refutation_level=metrics.REFUTATION_LEVEL,
+        lower_confidence=metrics.LOWER_CONFIDENCE,
     )
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -199,6 +202,13 @@ def _number(value: float, digits: int = 0) -> str:
     return f"{value:,.{digits}f}" if math.isfinite(value) else "–"
 
 
+def _paid_back(certificates: float | None) -> str:
+    """Return a break-even for a table."""
+    if certificates is None:
+        return "–"
+    return "never" if math.isinf(certificates) else f"{certificates:,.0f}"
+
+
 def _duration(milliseconds: float) -> str:
     """Return a time to three significant digits, in the unit that suits its size."""
     value, unit = milliseconds * 1e3, "µs"
@@ -206,4 +216,4 @@ def _duration(milliseconds: float) -> str:
         value, unit = milliseconds / 1e3, "s"
     elif milliseconds >= 1:
         value, unit = milliseconds, "ms"
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}\N{NO-BREAK SPACE}{unit}"

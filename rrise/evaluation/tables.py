@@ -12,6 +12,7 @@ import numpy as np
 
 from rrise.evaluation import metrics
 from rrise.evaluation.comparison import Comparison, Row
+from rrise.evaluation.costs import Costs
 
 METRICS_SCHEMA = "rrise-metrics/1"
 
@@ -27,12 +28,13 @@ def as_json(comparison: Comparison) -> str:
         "sigma": comparison.sigma,
         "n_reference": comparison.n_reference,
         "refutation_level": metrics.REFUTATION_LEVEL,
+        "lower_confidence": metrics.LOWER_CONFIDENCE,
         "radius_unit": "l2 distance, pixel values in [0, 1]",
         "radii": list(comparison.radii),
         "deployed": comparison.deployed,
         "baseline": comparison.baseline,
         "certifiers": [asdict(row) for row in comparison.rows],
-        "costs": asdict(comparison.costs),
+        "costs": _untimed(comparison.costs),
         "provenance": dict(comparison.provenance),
     }
     return json.dumps(_finite(body), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
@@ -67,7 +69,7 @@ def as_markdown(comparison: Comparison) -> str:
             for row in rows
         ),
     ]
-    scale = str(comparison.provenance.get("scale", ""))
+    scale = comparison.scale
     parts = [
         *([f"**{scale[:1].upper()}{scale[1:]}.**"] if scale else []),
         f"Certified accuracy of {comparison.images} test images at radius r (ℓ2, pixel values in [0, 1]), σ = "
@@ -81,6 +83,15 @@ def as_markdown(comparison: Comparison) -> str:
         *(f"**{row.name}.** {row.statement} {_among_certified(row)}" for row in rows),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _untimed(costs: Costs) -> dict[str, Any]:
+    """Return costs without what was measured in seconds, which is in timing.json."""
+    against = [
+        {"name": entry.name, "evaluations_each": entry.evaluations_each, "evaluations": entry.evaluations}
+        for entry in costs.against
+    ]
+    return asdict(costs) | {"against": against}
 
 
 def _table(rows: list[list[str]]) -> str:

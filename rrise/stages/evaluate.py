@@ -107,7 +107,7 @@ def evaluate(
     with whole_folder(out) as folder:
         (folder / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
         (folder / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
-        (folder / "timing.json").write_text(timing_as_json(latency), encoding="utf-8")
+        (folder / "timing.json").write_text(timing_as_json(latency, comparison.costs.against), encoding="utf-8")
         write_report(
             comparison,
             folder / "report.html",
