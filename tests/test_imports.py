@@ -18,6 +18,7 @@ ALLOWED = {  # room -> the rooms it may import
     "calibration": set(),
     "runtime": {"_C"},
     "evaluation": {"calibration", "runtime", "_C"},
+    "recipe_tables": set(),
     "options": set(),
     "ledger": set(),
 }

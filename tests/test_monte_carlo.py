@@ -6,7 +6,7 @@ import pytest
 from rrise.evaluation.adaptive_stopping import adaptive_certify
 from rrise.evaluation.baselines import cohen_certify, cohen_select
 from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
-from rrise.evaluation.monte_carlo import NoisyClassifier, certify_adaptive, certify_fixed, certify_input_specific
+from rrise.stages.monte_carlo import NoisyClassifier, certify_adaptive, certify_fixed, certify_input_specific
 from rrise.targets.noise import ESTIMATION, SELECTION
 
 torch = pytest.importorskip("torch")
