@@ -25,8 +25,10 @@ _COUNTED = {
     "data.calibration": "calibration images",
     "data.test": "test images",
     "train.epochs": "epochs",
+    "sample.n": "noisy draws (n)",
     "evaluate.n_reference": "reference draws",
 }
+_NETWORK = ("network", "options")
 _SILENT = ("device", "threads", "executor", "sample.batch_size", "sample.shard_size")
 """Keys, of any table or of one, that say where and how a run happens: no part of its scale."""
 
@@ -141,31 +143,25 @@ def describe_scale(full: Any, scaled: Any, over: Tree) -> str:
     full, scaled : Recipe
         The recipe without its scale, and as it will be run.
     over : dict
-        The scale's settings; only what they name is compared.
+        The scale's settings. Compared are these, and the numbers of images, draws and epochs whoever set them.
     """
-    said = []
-    for table, keys in over.items():
-        if not isinstance(keys, dict):
-            continue
-        before, now = getattr(full, table), getattr(scaled, table)
-        if table == "train" and (before.network, before.options) != (now.network, now.options):
-            said.append(f"the network {_network(now)} instead of {_network(before)}")
-        for key in keys:
-            name, values = f"{table}.{key}", (getattr(now, key), getattr(before, key))
-            told = key in _SILENT or name in (*_SILENT, "train.network", "train.options")
-            if values[0] != values[1] and not told:
-                said.append(_change(name, *values, full))
+    named = [f"{table}.{key}" for table, keys in over.items() if isinstance(keys, dict) for key in keys]
+    before, now = (_values(recipe, {*_COUNTED, *named}) for recipe in (full, scaled))
+    said = [f"{now[name]:,} of {before[name]:,} {unit}" for name, unit in _COUNTED.items() if now[name] != before[name]]
+    if any(getattr(full.train, key) != getattr(scaled.train, key) for key in _NETWORK):
+        said.append(f"the network {_network(scaled.train)} instead of {_network(full.train)}")
+    told = {*_COUNTED, *_SILENT, *(f"train.{key}" for key in _NETWORK)}
+    said += [
+        f"{name} = {_plain(now[name])} instead of {_plain(before[name])}"
+        for name in named
+        if now[name] != before[name] and not {name, name.partition(".")[2]} & told
+    ]
     return f"scaled down: {', '.join(said)}" if said else "scaled down in nothing: every setting is the recipe's own"
 
 
-def _change(key: str, now: Any, before: Any, full: Any) -> str:
-    if key == "data.targets":
-        now, before = now or full.data.train, before or full.data.train
-    if key == "sample.n":
-        return f"n = {now:,} of {before:,} noisy draws"
-    if key in _COUNTED:
-        return f"{now:,} of {before:,} {_COUNTED[key]}"
-    return f"{key} = {_plain(now)} instead of {_plain(before)}"
+def _values(recipe: Any, names: set[str]) -> Tree:
+    found = {name: getattr(getattr(recipe, name.partition(".")[0]), name.partition(".")[2]) for name in names}
+    return found | {"data.targets": recipe.data.targets or recipe.data.train}
 
 
 def _network(train: Any) -> str:

@@ -88,7 +88,7 @@ def test_scaled_settings_are_those_of_a_laptop(name: str, variant: str) -> None:
     )  # fmt: skip
     assert scaled.fit.strategy == "head"
     assert scaled.scale.startswith("scaled down: ")
-    assert "n = 1,000 of 10,000 noisy draws" in scaled.scale
+    assert "1,000 of 10,000 noisy draws (n)" in scaled.scale
     assert f"{scaled.train.epochs} of {full.train.epochs} epochs" in scaled.scale
     assert "1,000 of 4,000 calibration images" in scaled.scale
 
@@ -96,7 +96,9 @@ def test_scaled_settings_are_those_of_a_laptop(name: str, variant: str) -> None:
 def test_what_comes_later_wins(tiny: Path) -> None:
     recipe = load_recipe(str(tiny), ["sample.n=25"], variant="quiet", scaled=True)
     assert (recipe.sample.n, recipe.sample.sigma, recipe.data.train, recipe.data.calibration) == (25, 0.125, 100, 100)
-    assert recipe.scale == "scaled down: 100 of 200 training images, n = 25 of 400 noisy draws"
+    assert (
+        recipe.scale == "scaled down: 100 of 200 training images, 100 of 200 target images, 25 of 400 noisy draws (n)"
+    )
     assert recipe.out == "runs/tiny-quiet-scaled"
     assert load_recipe(str(tiny), ["out=elsewhere"], scaled=True).out == "elsewhere"
 
@@ -187,8 +189,8 @@ def test_a_run_says_that_it_was_scaled_down(
     out = Path("runs/fashion_mnist-low-noise-scaled")
     said = capsys.readouterr().out
     scale = load_recipe("fashion_mnist", shrunk, variant="low-noise", scaled=True).scale
-    assert "60 of 50,000 target images" in scale
-    assert "n = 50 of 10,000 noisy draws" in scale
+    assert "120 of 50,000 training images, 60 of 50,000 target images" in scale
+    assert "50 of 10,000 noisy draws (n)" in scale
     assert scale in said
     table = (out / "evaluation/table.md").read_text()
     assert table.startswith(f"**S{scale[1:]}.**\n\nCertified accuracy of 12 test images")
