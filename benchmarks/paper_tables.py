@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from paper.seed_run import SeedRun, fit_config, seed_run
 
 import rrise
 from rrise.evaluation.baselines import cohen_select
-from rrise.evaluation.metrics import break_even
+from rrise.evaluation.costs import break_evens
 
 BETA, GAMMAS = 0.001, (0.249, 0.10, 0.05, 0.01)
 OURS, SCALED, JS = "rrise, offset (paper)", "rrise, scaled", "B4 JS surrogate, offset"
@@ -43,7 +42,7 @@ def level(run: SeedRun, gamma: float, radii: list[float], say: Say) -> dict[str,
     """Return what every certifier of the first tables gives at beta + gamma."""
     alpha = BETA + gamma
     head, js = (run.surrogate(name, fit_config(run.recipe, *how), run.n, say) for name, how in MAIN.items())
-    settings = {"beta": BETA, "gamma": gamma, "n": run.n}
+    settings = {"beta": BETA, "gamma": gamma}
     certificates = {
         OURS: surrogate_certifier(run, head, curve="offset", **settings),
         SCALED: surrogate_certifier(run, head, curve="scaled", **settings),
@@ -61,25 +60,37 @@ def level(run: SeedRun, gamma: float, radii: list[float], say: Say) -> dict[str,
 MAIN = {"head-ce": ("head", "ce"), "scratch-js": ("scratch", "js")}
 
 
-def costs(run: SeedRun, results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return for each certifier what one certificate costs and when the offline work is paid back by rrise's."""
+def costs(run: SeedRun, results: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return for each certifier what one certificate costs and when the offline work is paid back by rrise's.
+
+    Measured are a single pass, a fixed-budget certificate (both on one thread) and the fit; the other times are taken
+    to grow with the evaluations.
+    """
     single, monte_carlo = run.latency_ms
     draws = run.counts["selection"].sum(1).mean() + run.n
     offline = int(run.counts["train"].sum() + run.counts["calibration"].sum())
     seconds = offline * monte_carlo / draws / 1000 + run.seconds_to_fit("head-ce")
-    found = {}
-    for name, result in results.items():
-        evaluations = result["evaluations"]
-        each = evaluations * monte_carlo / draws if evaluations else single
-        found[name] = {
-            "evaluations": evaluations,
-            "milliseconds": each,
-            "queries by evaluations": break_even(offline, evaluations) if evaluations else math.nan,
-            "queries by seconds": break_even(seconds, each / 1000, single / 1000) if evaluations else math.nan,
+    evaluations = {name: result["evaluations"] for name, result in results.items()}
+    milliseconds = {name: each * monte_carlo / draws if each else single for name, each in evaluations.items()}
+    paid_back = break_evens(
+        {name: each for name, each in evaluations.items() if each},
+        offline=offline,
+        seconds_each={name: each / 1000 for name, each in milliseconds.items()},
+        offline_seconds=seconds,
+        single_pass_seconds=single / 1000,
+    )
+    against = {entry.name: entry for entry in paid_back}
+    return {
+        name: {
+            "evaluations": evaluations[name],
+            "milliseconds": milliseconds[name],
+            "queries by evaluations": against[name].evaluations if name in against else None,
+            "queries by seconds": against[name].seconds if name in against else None,
             "offline evaluations": offline,
             "offline seconds of one core": seconds,
         }
-    return found
+        for name in evaluations
+    }
 
 
 def ablations(run: SeedRun, radii: list[float], say: Say) -> dict[str, dict[str, Any]]:
@@ -88,24 +99,24 @@ def ablations(run: SeedRun, radii: list[float], say: Say) -> dict[str, dict[str,
     guess = cohen_select(run.counts["selection"])
     found: dict[str, dict[str, Any]] = {"draws": {}, "training": {}, "baselines": {}, "guarantee": {}}
 
-    def of(answers: Any, n: int, **settings: Any) -> Any:
-        pair = surrogate_certifier(run, answers, beta=BETA, gamma=gamma, n=n, **{"curve": "offset", **settings})
+    def of(answers: Any, **settings: Any) -> Any:
+        pair = surrogate_certifier(run, answers, beta=BETA, gamma=gamma, **{"curve": "offset", **settings})
         return measured(run, *pair, radii, alpha)
 
     for n in (n for n in BUDGETS if n <= run.n):
         answers = run.surrogate(
             f"head-ce-{n}" if n < run.n else "head-ce", fit_config(run.recipe, "head", "ce"), n, say
         )
-        found["draws"][f"rrise, offset, n = {n:,}"] = of(answers, n)
+        found["draws"][f"rrise, offset, n = {n:,}"] = of(answers)
         found["draws"][f"B1, n = {n:,}"] = measured(run, fixed_budget(run, alpha, n), guess, radii, alpha)
     for strategy in ("head", "full", "scratch"):
         for loss in ("ce", "js"):
             answers = run.surrogate(f"{strategy}-{loss}", fit_config(run.recipe, strategy, loss), run.n, say)
-            found["training"][f"{strategy}, {loss}"] = of(answers, run.n)
+            found["training"][f"{strategy}, {loss}"] = of(answers)
     head = run.surrogate("head-ce", fit_config(run.recipe, "head", "ce"), run.n, say)
     for guarantee in ("marginal", "training-conditional"):
         for curve in ("offset", "scaled"):
-            found["guarantee"][f"{guarantee}, {curve}"] = of(head, run.n, curve=curve, guarantee=guarantee)
+            found["guarantee"][f"{guarantee}, {curve}"] = of(head, curve=curve, guarantee=guarantee)
     baselines = {
         "B2, 1% of the radius given up": input_specific(run, alpha, 0.01),
         "B2, 5% of the radius given up": input_specific(run, alpha, 0.05),

@@ -92,7 +92,7 @@ def test_it_stops_at_the_first_look_that_is_good_enough() -> None:
     strict = adaptive_certify([[30, 0]] * 3, k, looks, alpha=0.05, sigma=SIGMA, tolerance=0.0)
     np.testing.assert_array_equal(strict.evaluations, 30 + looks[-1])
     assert strict.label.tolist() == [0, ABSTAIN, 0]
-    target = adaptive_certify([[0, 30]] * 3, k, looks, alpha=0.05, sigma=SIGMA, tolerance=0.0, target=0.29)
+    target = adaptive_certify([[0, 30]] * 3, k, looks, alpha=0.05, sigma=SIGMA, tolerance=-math.inf, target=0.29)
     assert target.evaluations.tolist() == [130, 430, 430]
     assert target.label.tolist() == [1, ABSTAIN, 1]
     assert target.radius[0] > 0.29 > target.radius[2] > 0.25
@@ -119,7 +119,12 @@ def test_the_invalid_bound_is_the_plain_one() -> None:
         ({"k": [[1, 2, 3]]}, r"k: expected shape \(1, 2\), got \(1, 3\)"),
         ({"tolerance": -1.0}, "tolerance: expected a length of at least 0"),
         ({"bound": "wald"}, "bound: expected one of mixture, clopper-pearson, got 'wald'"),
-        ({"k": [[101, 150]]}, "k: expected"),
+        ({"tolerance": float("nan")}, "tolerance: expected"),
+        ({"k": [[101, 150]]}, "k: expected running counts"),
+        ({"k": [[90, 80]]}, "k: expected running counts"),
+        ({"k": [[10, 120]]}, "k: expected running counts"),
+        ({"k": [[0.9, 0.8]]}, "k: expected running counts"),
+        ({"k": [[3, 5]], "looks": [3, 5]}, "looks: expected a last look at which a unanimous class is certified"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, object], said: str) -> None:

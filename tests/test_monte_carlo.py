@@ -6,7 +6,7 @@ import pytest
 from rrise.evaluation.adaptive_stopping import adaptive_certify
 from rrise.evaluation.baselines import cohen_certify, cohen_select
 from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
-from rrise.stages.monte_carlo import NoisyClassifier, certify_adaptive, certify_fixed, certify_input_specific
+from rrise.stages.monte_carlo import NoisyImages, certify_adaptive, certify_fixed, certify_input_specific
 from rrise.targets.noise import ESTIMATION, SELECTION
 
 torch = pytest.importorskip("torch")
@@ -30,8 +30,8 @@ class Linear:
         return torch.stack([side, -side], dim=1)
 
 
-def noisy(threads: int | None = None) -> NoisyClassifier:
-    return NoisyClassifier(Linear(), SIGMA, seed=3, batch=BATCH, threads=threads)
+def noisy(threads: int | None = None, rows: slice = slice(None)) -> NoisyImages:
+    return NoisyImages(Linear(), IMAGES[rows], IDS[rows], SIGMA, seed=3, batch=BATCH, threads=threads)
 
 
 def same(found: object, expected: object) -> None:
@@ -42,26 +42,26 @@ def same(found: object, expected: object) -> None:
 @pytest.mark.parametrize("threads", [None, 2])
 def test_all_three_agree_with_the_functions_of_counts_and_spend_no_more(threads: int | None) -> None:
     source = noisy()
-    selection = source.counts(IMAGES, IDS, 40, SELECTION)
+    selection = source.counts(40, SELECTION)
     guess = cohen_select(selection)
     looks = np.arange(BATCH, N + 1, BATCH)
-    steps = np.stack([source.counts(IMAGES, IDS, BATCH, ESTIMATION, int(look) - BATCH) for look in looks], axis=1)
+    steps = np.stack([source.counts(BATCH, ESTIMATION, int(look) - BATCH) for look in looks], axis=1)
     path = steps.cumsum(axis=1)
     k = path[np.arange(40), :, guess]
 
     live = noisy(threads)
-    fixed = certify_fixed(live, IMAGES, IDS, n=N, alpha=ALPHA, n_selection=40)
+    fixed = certify_fixed(live, n=N, alpha=ALPHA, n_selection=40)
     same(fixed, cohen_certify(selection, path[:, -1], alpha=ALPHA, sigma=SIGMA))
     assert live.classifier.images == fixed.evaluations.sum() == 40 * 440
 
     live = noisy(threads)
-    adaptive = certify_adaptive(live, IMAGES, IDS, n_max=N, alpha=ALPHA, n_selection=40, tolerance=0.1)
+    adaptive = certify_adaptive(live, n_max=N, alpha=ALPHA, n_selection=40, tolerance=0.1)
     same(adaptive, adaptive_certify(selection, k, looks, alpha=ALPHA, sigma=SIGMA, tolerance=0.1))
     assert live.classifier.images == adaptive.evaluations.sum() < fixed.evaluations.sum()
     assert len(set(adaptive.evaluations.tolist())) > 3
 
     live = noisy(threads)
-    found = certify_input_specific(live, IMAGES, IDS, n_max=N, alpha=ALPHA, n_selection=40, decline=0.05)
+    found = certify_input_specific(live, n_max=N, alpha=ALPHA, n_selection=40, decline=0.05)
     budgets = budget_map(n_max=N, batch=BATCH, alpha=ALPHA, sigma=SIGMA, decline=0.05)
     draws = input_specific_budget(selection, budgets, alpha=ALPHA)
     fresh = np.stack([path[i, n // BATCH - 1] if n else np.zeros(2, int) for i, n in enumerate(draws)])
@@ -72,7 +72,7 @@ def test_all_three_agree_with_the_functions_of_counts_and_spend_no_more(threads:
 
 
 def test_a_certificate_does_not_depend_on_the_other_images() -> None:
-    every = certify_adaptive(noisy(), IMAGES, IDS, n_max=N, alpha=ALPHA, n_selection=40, tolerance=0.1)
-    some = certify_adaptive(noisy(), IMAGES[5:9], IDS[5:9], n_max=N, alpha=ALPHA, n_selection=40, tolerance=0.1)
+    every = certify_adaptive(noisy(), n_max=N, alpha=ALPHA, n_selection=40, tolerance=0.1)
+    some = certify_adaptive(noisy(rows=slice(5, 9)), n_max=N, alpha=ALPHA, n_selection=40, tolerance=0.1)
     np.testing.assert_array_equal(some.radius, every.radius[5:9])
     np.testing.assert_array_equal(some.evaluations, every.evaluations[5:9])

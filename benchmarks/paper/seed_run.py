@@ -12,31 +12,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rrise import _C, stages
+from rrise import stages
 from rrise.data import Splits
 from rrise.ledger import Ledger
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.runtime import open_engine
-from rrise.runtime.certifier import engine_logits
+from rrise.runtime.certifier import ROWS, engine_logits
+from rrise.stages.calibrate import Scored, score_counts
 from rrise.targets.store import CountStore
 from rrise.training.networks import load_network
 from rrise.training.surrogate import FitConfig, fit_surrogate
 
 Counts = NDArray[np.int64]
-Floats = NDArray[np.float64]
 DEEP = {"lr": (1e-3,), "weight_decay": (0.05,), "epochs": (30,), "folds": 0}
 """Settings of the strategies `full` and `scratch`: one, since cross-validating whole networks costs hours here."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one surrogate's engine says: logits of the test images, q and agreeing draws of the others."""
+    """What one surrogate's engine says: logits of the test images, and the others beside their counts."""
 
     logits: NDArray[np.float32]
-    calibration_q: Floats
-    calibration_k: Counts
-    profile_q: Floats
-    profile_k: Counts
+    calibration: Scored
+    profile: Scored
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +87,10 @@ class SeedRun:
         return np.stack(columns, axis=1)
 
     def surrogate(self, name: str, config: FitConfig, n: int, say: Callable[[str], object]) -> Answers:
-        """Return the answers of a surrogate fitted to n draws a target; fitted now, unless it was before."""
+        """Return the answers of a surrogate fitted to n draws a target; fitted now, unless it was before.
+
+        That of the run itself (`head`, `ce`, all draws) is fitted once more, for its time.
+        """
         place, ledger = self.folder / "surrogates" / name, Ledger(self.folder / "ledger")
         facts = {f"fit.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
         facts |= {"n": n, "counts": CountStore.open(self.folder / "counts" / "train").sha256}
@@ -125,14 +126,11 @@ class SeedRun:
     def _answers(self, engine: Path, n: int) -> Answers:
         opened = open_engine(engine)
 
-        def scored(split: str, rows: int) -> tuple[Floats, Counts]:
-            label, q = _C.top(engine_logits(opened, getattr(self.splits, split).images, rows))
-            counts = self.thinned("train" if split == "targets" else split, n)
-            agreeing = counts[np.arange(len(counts)), np.maximum(label, 0)]
-            return q, np.where(label >= 0, agreeing, 0)
-
-        test = engine_logits(opened, self.splits.test.images, 1)
-        return Answers(test, *scored("calibration", 1), *scored("targets", 64))
+        return Answers(
+            engine_logits(opened, self.splits.test.images, 1),
+            score_counts(opened, self.splits.calibration, self.thinned("calibration", n)),
+            score_counts(opened, self.splits.targets, self.thinned("train", n), ROWS),
+        )
 
 
 def seed_run(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rrise.evaluation.seeds import over_seeds
+from rrise.evaluation.tables import markdown_table
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 """What was measured, a list with one entry a seed for each certifier."""
@@ -20,24 +21,23 @@ def cell(entries: Sequence[Mapping[str, Any]], key: str, digits: int = 1, at: in
 def certified_accuracy(results: Results, radii: Sequence[float]) -> str:
     """Return the table of certified accuracy (%) by radius, average radius and evaluations a certificate."""
     head = ["certifier", *(f"r ≥ {r:g}" for r in radii), "average radius", "abstains", "evaluations"]
-    return _table(
-        head,
+    rows = [
         [
-            [
-                name,
-                *(cell(entries, "certified accuracy", 1, i) for i in range(len(radii))),
-                cell(entries, "average certified radius", 4),
-                cell(entries, "abstention"),
-                cell(entries, "evaluations", 0),
-            ]
-            for name, entries in results.items()
-        ],
-    )
+            name,
+            *(cell(entries, "certified accuracy", 1, i) for i in range(len(radii))),
+            cell(entries, "average certified radius", 4),
+            cell(entries, "abstention"),
+            cell(entries, "evaluations", 0),
+        ]
+        for name, entries in results.items()
+    ]
+    return markdown_table([head, *rows])
 
 
 def boundary(results: Results, radii: Sequence[float]) -> str:
     """Return the table of what lies at the decision boundary, 0.5 < bound < 0.75, and of coverage (%)."""
-    shown = [(i, r) for i, r in enumerate(radii) if i and cell_max(results, i) > 0]
+    every = [entry for entries in results.values() for entry in entries]
+    shown = [(i, r) for i, r in enumerate(radii) if i and max(entry["boundary CRD"][i] for entry in every) > 0]
     columns = [
         ("mass", "boundary mass", 1),
         ("accuracy there", "boundary accuracy", 1),
@@ -49,59 +49,44 @@ def boundary(results: Results, radii: Sequence[float]) -> str:
         ("wrong labels", "wrong labels among certified", 2),
     ]
     head = ["certifier", *(title for title, _, _ in columns), *(f"CRD there > {r:g}" for _, r in shown)]
-    return _table(
-        head,
+    rows = [
         [
-            [
-                name,
-                *(cell(entries, key, digits) for _, key, digits in columns),
-                *(cell(entries, "boundary CRD", 1, i) for i, _ in shown),
-            ]
-            for name, entries in results.items()
-        ],
-    )
-
-
-def cell_max(results: Results, index: int) -> float:
-    """Return the largest share beyond a radius inside the boundary set, over certifiers and seeds."""
-    return max(entry["boundary CRD"][index] for entries in results.values() for entry in entries)
+            name,
+            *(cell(entries, key, digits) for _, key, digits in columns),
+            *(cell(entries, "boundary CRD", 1, i) for i, _ in shown),
+        ]
+        for name, entries in results.items()
+    ]
+    return markdown_table([head, *rows])
 
 
 def break_even(costs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Return the table of what a certificate costs and after how many the offline work is paid back."""
     head = ["certifier", "evaluations", "ms", "break-even by evaluations", "break-even by seconds"]
     keys = [("evaluations", 0), ("milliseconds", 2), ("queries by evaluations", 0), ("queries by seconds", 0)]
-    return _table(
-        head, [[name, *(cell(entries, key, digits) for key, digits in keys)] for name, entries in costs.items()]
-    )
+    rows = [[name, *(cell(entries, key, digits) for key, digits in keys)] for name, entries in costs.items()]
+    return markdown_table([head, *rows])
 
 
 def ablation(results: Results, radii: Sequence[float], what: str) -> str:
     """Return a table of one setting varied: certified accuracy at two radii, average radius, coverage and cost."""
     middle = len(radii) // 2
     head = [what, "r ≥ 0", f"r ≥ {radii[middle]:g}", "average radius", "abstains", "coverage", "evaluations"]
-    return _table(
-        head,
+    rows = [
         [
-            [
-                name,
-                cell(entries, "certified accuracy", 1, 0),
-                cell(entries, "certified accuracy", 1, middle),
-                cell(entries, "average certified radius", 4),
-                cell(entries, "abstention"),
-                cell(entries, "coverage"),
-                cell(entries, "evaluations", 0),
-            ]
-            for name, entries in results.items()
-        ],
-    )
+            name,
+            cell(entries, "certified accuracy", 1, 0),
+            cell(entries, "certified accuracy", 1, middle),
+            cell(entries, "average certified radius", 4),
+            cell(entries, "abstention"),
+            cell(entries, "coverage"),
+            cell(entries, "evaluations", 0),
+        ]
+        for name, entries in results.items()
+    ]
+    return markdown_table([head, *rows])
 
 
 def claims(rows: Sequence[tuple[str, str, str]]) -> str:
     """Return the table of the paper's claims, with a verdict and the figure it rests on."""
-    return _table(["claim of the paper", "here", "figure"], [list(row) for row in rows])
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table([["claim of the paper", "here", "figure"], *rows])

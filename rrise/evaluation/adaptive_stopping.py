@@ -7,16 +7,17 @@ often enough, it will be too high at some look. The mixture bound holds at all n
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from rrise import _C
 from rrise.calibration.bounds import clopper_pearson, mixture_lower
-from rrise.evaluation.baselines import checked_alpha, checked_counts, checked_sigma
-from rrise.runtime.certificates import ABSTAIN, Certificates
+from rrise.evaluation.baselines import bounded, checked_alpha, checked_counts, checked_sigma
+
+if TYPE_CHECKING:
+    from rrise.runtime.certificates import Certificates
 
 BOUNDS: Final = ("mixture", "clopper-pearson")
 """``mixture`` is valid at any stopping time; ``clopper-pearson`` is not, and is here to be compared with only."""
@@ -61,9 +62,9 @@ def known_enough(
         Noise level, in units of [0, 1] pixels.
     tolerance : float
         Stop when the radius of the share exceeds that of the bound by at most this much: sigma (probit(share) -
-        probit(bound)).
+        probit(bound)). With -inf, never for this reason.
     target : float
-        Stop when the bound certifies more than this radius.
+        Stop when the bound certifies more than this radius. With inf, never for this reason.
     """
     radius = sigma * ndtri(bounds)
     with np.errstate(invalid="ignore"):  # two infinities: a share of 0 beside a bound of 0
@@ -121,19 +122,24 @@ def adaptive_certify(
         raise ValueError(f"looks: expected rising numbers of draws from 1 up, got {draws.tolist()}. Sort them.")
     if successes.shape != (len(picked), len(draws)):
         raise ValueError(f"k: expected shape {(len(picked), len(draws))}, got {successes.shape}. Give a column a look.")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance: expected a length of at least 0, got {tolerance}. Try 0.01.")
+    if not (tolerance >= 0 or tolerance == -math.inf):
+        raise ValueError(
+            f"tolerance: expected a length of at least 0, or -inf to stop at the target alone, got {tolerance}. "
+            "Try 0.01."
+        )
+    steps, drawn = np.diff(successes, axis=1, prepend=0), np.diff(draws, prepend=0)
+    if successes.dtype.kind not in "iu" or np.any((steps < 0) | (steps > drawn)):
+        raise ValueError("k: expected running counts, which rise by at most the draws between two looks. Sum them up.")
+    last = draws[-1:]
+    if not lower_bounds(last[:, None], last, alpha, bound)[0, 0] > 0.5:
+        raise ValueError(
+            f"looks: expected a last look at which a unanimous class is certified at alpha={alpha}, got {last[0]}. "
+            "Take more draws or a larger alpha."
+        )
     bounds = lower_bounds(successes, draws, alpha, bound)
     shares = successes / draws
     done = known_enough(bounds, shares, sigma=sigma, tolerance=tolerance, target=target)
     done[:, -1] = True
     rows, stop = np.arange(len(done)), done.argmax(axis=1)
-    p_lower = np.ascontiguousarray(bounds[rows, stop])
-    radius = _C.radius(p_lower, sigma)
-    return Certificates(
-        label=np.where(radius > 0, picked.argmax(axis=1), ABSTAIN).astype(np.int64),
-        radius=radius,
-        p_lower=p_lower,
-        q=shares[rows, stop],
-        evaluations=picked.sum(axis=1) + draws[stop].astype(np.int64),
-    )
+    spent = picked.sum(axis=1) + draws[stop].astype(np.int64)
+    return bounded(picked.argmax(axis=1), bounds[rows, stop], shares[rows, stop], spent, sigma)

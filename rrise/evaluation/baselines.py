@@ -131,14 +131,7 @@ def cohen_certify(selection: ArrayLike, estimation: ArrayLike, *, alpha: float, 
     guess = np.argmax(picked, axis=1).astype(np.int64)
     k = np.take_along_axis(estimated, guess[:, None], axis=1)[:, 0]
     p_lower = np.asarray(clopper_pearson(k, n, alpha), dtype=np.float64).reshape(n.shape)
-    radius = _C.radius(np.ascontiguousarray(p_lower), sigma)
-    return Certificates(
-        label=np.where(radius > 0, guess, ABSTAIN),
-        radius=radius,
-        p_lower=p_lower,
-        q=k / n,
-        evaluations=picked.sum(axis=1) + n,
-    )
+    return bounded(guess, p_lower, k / n, picked.sum(axis=1) + n, sigma)
 
 
 def cohen_predict(counts: ArrayLike, *, alpha: float) -> NDArray[np.int64]:
@@ -169,6 +162,19 @@ def cohen_predict(counts: ArrayLike, *, alpha: float) -> NDArray[np.int64]:
     tail = betainc(first, second + 1.0, 0.5)
     p_value = np.where(first == second, 1.0, 2.0 * tail)
     return np.where(p_value <= alpha, np.argmax(checked, axis=1), ABSTAIN).astype(np.int64)
+
+
+def bounded(
+    guess: NDArray[np.int64],
+    p_lower: NDArray[np.float64],
+    q: NDArray[np.float64],
+    evaluations: NDArray[np.int64],
+    sigma: float,
+) -> Certificates:
+    """Return the certificates that lower bounds of the guessed classes' probabilities give; all arrays [B]."""
+    radius = _C.radius(np.ascontiguousarray(p_lower), sigma)
+    label = np.where(radius > 0, guess, ABSTAIN).astype(np.int64)
+    return Certificates(label=label, radius=radius, p_lower=p_lower, q=q, evaluations=evaluations)
 
 
 def checked_counts(name: str, counts: ArrayLike, least: int = 1) -> NDArray[np.int64]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, ndtri
 
-from rrise import _C
 from rrise.calibration.bounds import clopper_pearson, clopper_pearson_interval
-from rrise.evaluation.baselines import checked_alpha, checked_counts, checked_sigma
-from rrise.runtime.certificates import ABSTAIN, Certificates
+from rrise.evaluation.baselines import bounded, checked_alpha, checked_counts, checked_sigma
+
+if TYPE_CHECKING:
+    from rrise.runtime.certificates import Certificates
 
 GRID = np.arange(500, 1001) / 1000
 """Probabilities of the map."""
@@ -150,14 +152,7 @@ def input_specific_certify(pilot: ArrayLike, estimation: ArrayLike, *, alpha: fl
     drawn = n > 0
     p_lower = np.zeros(len(n))
     p_lower[drawn] = clopper_pearson(k[drawn], n[drawn], alpha)
-    radius = _C.radius(p_lower, sigma)
-    return Certificates(
-        label=np.where(radius > 0, guess, ABSTAIN),
-        radius=radius,
-        p_lower=p_lower,
-        q=k / np.maximum(n, 1),
-        evaluations=picked.sum(axis=1) + n,
-    )
+    return bounded(guess, p_lower, k / np.maximum(n, 1), picked.sum(axis=1) + n, sigma)
 
 
 def _radius(p: NDArray[np.float64], n: int, alpha: float, sigma: float) -> NDArray[np.float64]:

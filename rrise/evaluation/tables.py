@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -75,11 +75,11 @@ def as_markdown(comparison: Comparison) -> str:
         f"Certified accuracy of {comparison.images} test images at radius r (ℓ2, pixel values in [0, 1]), σ = "
         f"{comparison.sigma:g}; forward passes for one certificate; mean r counts wrong and withheld labels as 0; "
         f"ratio to {comparison.baseline}.",
-        _table(certified),
+        markdown_table(certified),
         f"Bounds checked against {comparison.n_reference:,} other noisy draws an image. A bound holds if the share "
         f"of those draws reaches it; it is refuted if even their upper bound (level {metrics.REFUTATION_LEVEL:g}) "
         "does not.",
-        _table(promised),
+        markdown_table(promised),
         *(f"**{row.name}.** {row.statement} {_among_certified(row)}" for row in rows),
     ]
     return "\n\n".join(parts) + "\n"
@@ -94,8 +94,8 @@ def _untimed(costs: Costs) -> dict[str, Any]:
     return asdict(costs) | {"against": against}
 
 
-def _table(rows: list[list[str]]) -> str:
-    """Return a Markdown table, padded so that its source reads as a table too; the first column is text."""
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table of a head and rows, padded to read as a table in its source; the first column is text."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,13 +53,17 @@ def score(engine: Engine, images: ImageSet, store: CountStore, rows: int = 1) ->
     The kernel that certifies computes q, and each image is a pass of its own unless ``rows`` says otherwise: the last
     bits of an engine's outputs may depend on the batch, and a camera sends one image at a time.
     """
+    return score_counts(engine, images, store.table().rows(images.ids).counts, rows)
+
+
+def score_counts(engine: Engine, images: ImageSet, counts: NDArray[Any], rows: int = 1) -> Scored:
+    """Return the same beside counts int[N, K] of the images, in their order."""
     from rrise import _C
     from rrise.runtime.certifier import engine_logits
 
-    table = store.table().rows(images.ids)
     label, q = _C.top(engine_logits(engine, images.images, rows))
-    agreeing = table.counts[np.arange(len(images)), np.maximum(label, 0)].astype(np.int64)
-    return Scored(q, np.where(label >= 0, agreeing, 0), table.n)
+    agreeing = counts[np.arange(len(images)), np.maximum(label, 0)].astype(np.int64)
+    return Scored(q, np.where(label >= 0, agreeing, 0), counts.sum(axis=1).astype(np.int64))
 
 
 def as_of(draws: int, scored: Scored) -> Scored:

@@ -231,11 +231,9 @@ def _latency(
     certifiers: dict[str, Certifier], network: Network, images: ImageSet, base: SampleConfig, config: EvaluateConfig
 ) -> Latency:
     """Time one certificate either way, both on one thread."""
-    from rrise.evaluation.baselines import cohen_certify
     from rrise.evaluation.latency import measure_latency
-    from rrise.targets.noise import ESTIMATION, SELECTION
+    from rrise.stages.monte_carlo import NoisyImages, certify_fixed
     from rrise.targets.passes import prepare_classifier
-    from rrise.targets.sampling import sample_counts
 
     certifier = certifiers.get(DEPLOYED) or next(iter(certifiers.values()))
     calibration = certifier.bundle.calibration
@@ -243,24 +241,19 @@ def _latency(
 
     def monte_carlo(index: int) -> object:
         one = slice(index, index + 1)
-        selection, estimation = (
-            sample_counts(
-                classifier,
-                images.images[one],
-                images.ids[one],
-                sigma=base.sigma,
-                n=n,
-                seed=base.seed,
-                sampler=base.sampler,
-                stream=stream,
-                batch_size=base.batch_size,
-                device=base.device,
-                threads=1,
-            )
-            for n, stream in ((config.n_selection, SELECTION), (base.n, ESTIMATION))
+        noisy = NoisyImages(
+            classifier,
+            images.images[one],
+            images.ids[one],
+            base.sigma,
+            seed=base.seed,
+            sampler=base.sampler,
+            batch=base.batch_size,
+            device=base.device,
+            threads=1,
         )
         alpha = config.alpha or calibration.beta + calibration.gamma
-        return cohen_certify(selection, estimation, alpha=alpha, sigma=base.sigma)
+        return certify_fixed(noisy, n=base.n, alpha=alpha, n_selection=config.n_selection)
 
     deterministic()
     return measure_latency(

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyClassifier:
-    """A base classifier under named noise, with what every draw has in common.
+class NoisyImages:
+    """Images before a base classifier under named noise, with what every draw has in common.
 
     Parameters
     ----------
-    classifier : callable
-        As :func:`rrise.targets.sampling.sample_counts` takes it, and the others too.
+    classifier, images, ids
+        As :func:`rrise.targets.sampling.sample_counts` takes them, and the others too.
     sigma : float
         Noise level in units of pixels in [0, 1].
     seed, sampler, device, threads
@@ -45,6 +45,8 @@ class NoisyClassifier:
     """
 
     classifier: Classifier
+    images: NDArray[Any]
+    ids: NDArray[np.uint64]
     sigma: float
     seed: int = 0
     sampler: str = "grid"
@@ -53,13 +55,13 @@ class NoisyClassifier:
     threads: int | None = None
 
     def counts(
-        self, images: NDArray[Any], ids: NDArray[np.uint64], n: int, stream: int, first_draw: int = 0
+        self, n: int, stream: int, first_draw: int = 0, rows: NDArray[Any] | slice = slice(None)
     ) -> NDArray[np.int64]:
-        """Return int64[B, K], the class counts of n draws of each image, whole batches."""
+        """Return int64[B, K], the class counts of n draws of each image, or of the images of some rows."""
         found = sample_counts(
             self.classifier,
-            images,
-            ids,
+            self.images[rows],
+            self.ids[rows],
             sigma=self.sigma,
             n=n,
             seed=self.seed,
@@ -74,23 +76,19 @@ class NoisyClassifier:
 
 
 def certify_fixed(
-    noisy: NoisyClassifier,
-    images: NDArray[Any],
-    ids: NDArray[np.uint64],
+    noisy: NoisyImages,
     *,
     n: int,
     alpha: float,
     n_selection: int = 100,
 ) -> Certificates:
     """Return certificates from ``n`` draws of every image (B1), see :func:`cohen_certify`."""
-    selection = noisy.counts(images, ids, n_selection, SELECTION)
-    return cohen_certify(selection, noisy.counts(images, ids, n, ESTIMATION), alpha=alpha, sigma=noisy.sigma)
+    selection = noisy.counts(n_selection, SELECTION)
+    return cohen_certify(selection, noisy.counts(n, ESTIMATION), alpha=alpha, sigma=noisy.sigma)
 
 
 def certify_input_specific(
-    noisy: NoisyClassifier,
-    images: NDArray[Any],
-    ids: NDArray[np.uint64],
+    noisy: NoisyImages,
     *,
     n_max: int,
     alpha: float,
@@ -105,19 +103,17 @@ def certify_input_specific(
     budgets = budget_map(
         n_max=n_max, batch=noisy.batch, alpha=alpha, sigma=noisy.sigma, decline=decline, relative=relative
     )
-    pilot = noisy.counts(images, ids, n_selection, SELECTION)
+    pilot = noisy.counts(n_selection, SELECTION)
     draws = input_specific_budget(pilot, budgets, alpha=alpha)
     fresh = np.zeros_like(pilot)
     for n in np.unique(draws[draws > 0]).tolist():
         rows = draws == n
-        fresh[rows] = noisy.counts(images[rows], ids[rows], n, ESTIMATION)
+        fresh[rows] = noisy.counts(n, ESTIMATION, rows=rows)
     return input_specific_certify(pilot, fresh, alpha=alpha, sigma=noisy.sigma)
 
 
 def certify_adaptive(
-    noisy: NoisyClassifier,
-    images: NDArray[Any],
-    ids: NDArray[np.uint64],
+    noisy: NoisyImages,
     *,
     n_max: int,
     alpha: float,
@@ -129,13 +125,13 @@ def certify_adaptive(
 
     An image is looked at after every batch; see :func:`rrise.evaluation.adaptive_stopping.known_enough`.
     """
-    selection = noisy.counts(images, ids, n_selection, SELECTION)
+    selection = noisy.counts(n_selection, SELECTION)
     guess = cohen_select(selection)
     looks = np.unique(np.append(np.arange(noisy.batch, n_max, noisy.batch), n_max)).astype(np.int64)
     k = np.zeros((len(guess), len(looks)), dtype=np.int64)
     active, best, drawn = np.arange(len(guess)), np.zeros(len(guess)), 0
     for column, look in enumerate(looks.tolist()):
-        counts = noisy.counts(images[active], ids[active], look - drawn, ESTIMATION, drawn)
+        counts = noisy.counts(look - drawn, ESTIMATION, drawn, active)
         k[active, column:] += counts[np.arange(len(active)), guess[active]][:, None]
         drawn = look
         best[active] = np.maximum(best[active], mixture_lower(k[active, column], look, alpha))

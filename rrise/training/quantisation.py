@@ -27,7 +27,7 @@ def quantise(onnx: bytes, pixels: npt.NDArray[np.float32], *, signed: bool) -> b
     images, and are uint8 with a zero point (what ONNX Runtime and OpenVINO run fast on x86-64) or, if ``signed``, int8
     without (what TensorRT takes). Beside uint8 activations, weights keep to 7 bits, [-64, 64]: a processor without VNNI
     adds two products in 16 bits, and with 8-bit weights the sum saturates, which changed nine labels in ten of a small
-    convolutional network. So an engine means the same on a processor with VNNI and on one without.
+    convolutional network.
 
     Parameters
     ----------
