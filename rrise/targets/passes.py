@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rrise.devices import usable_device
 from rrise.targets.noise import make_sampler
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def prepare_classifier(
     Raises
     ------
     ValueError
-        If the module is in training mode.
+        If the module is in training mode, or the device cannot be used here.
     """
     import torch
 
     if module.training:
         raise ValueError("classifier: expected evaluation mode, got training mode. Call classifier.eval() first.")
-    kind = torch.device(device).type
+    kind = usable_device(device).type
     module = module.to(device)
     if kind == "cuda":
         module = module.to(memory_format=torch.channels_last)

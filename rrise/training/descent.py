@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from rrise.devices import usable_device
+
 WARM_UP = 0.1
 """Share of the steps in which the learning rate climbs linearly to its peak."""
 
@@ -89,7 +91,7 @@ def reproducible(seed: int, device: str, threads: int = 0) -> Iterator[torch.Gen
     torch.Generator
         On the device, freshly seeded.
     """
-    target = torch.device(device)
+    target = usable_device(device)
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
         torch.manual_seed(seed)
