@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from rrise.calibration.bounds import clopper_pearson
-from rrise.evaluation.adaptive_stopping import BOUNDS, adaptive_certify, known_enough, lower_bounds
+from rrise.evaluation.adaptive_stopping import BOUNDS, adaptive_certify, known_enough, raised_bounds
 from rrise.runtime.certificates import ABSTAIN
 
 SIGMA = 0.25
@@ -29,7 +29,16 @@ def carried_on(law: np.ndarray, draws: int, p: float) -> np.ndarray:
 @cache
 def bounds_at(look: int, alpha: float, bound: str) -> np.ndarray:
     """Return the bound of each number of draws that may agree, were this the only look."""
-    return lower_bounds(np.arange(look + 1)[:, None], np.array([look]), alpha, bound)[:, 0]
+    return raised_bounds(np.zeros(look + 1), np.arange(look + 1), look, alpha, bound)
+
+
+def lower_bounds(k: np.ndarray, looks: np.ndarray, alpha: float, bound: str = "mixture") -> np.ndarray:
+    """Return the bounds of all looks, one look after the other."""
+    best, columns = np.zeros(len(k)), []
+    for column, look in enumerate(looks.tolist()):
+        best = raised_bounds(best, k[:, column], look, alpha, bound)
+        columns.append(best)
+    return np.stack(columns, axis=1)
 
 
 def ever_above(p: float, looks: np.ndarray, alpha: float, bound: str) -> float:

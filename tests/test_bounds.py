@@ -21,6 +21,7 @@ from rrise.calibration.bounds import (
     largest_p,
     largest_radius,
     mixture_lower,
+    mixture_lower_raised,
     smallest_certifying_count,
     smallest_draws,
 )
@@ -245,6 +246,28 @@ def test_the_mixture_bound_solves_its_definition_from_below(n: int, k: int, alph
     p = float(mixture_lower(k, n, alpha))
     excess = float(mixture_log_evidence(p, k, n) + mp.log(mp.mpf(alpha)))
     assert 0 <= excess < 1e-8  # evidence falls in p: a positive excess means that the bound is not too high
+
+
+def test_a_mixture_bound_that_is_known_is_raised_or_kept() -> None:
+    looks = np.arange(50, 1001, 50)
+    k = np.cumsum(np.random.default_rng(3).binomial(50, [[0.6], [0.95], [1.0]], (3, len(looks))), axis=1)
+    separate, best = mixture_lower(k, looks, 0.05), np.zeros(3)
+    assert np.any(np.diff(separate) < 0)  # or this test would know no bound to keep
+    for column, look in enumerate(looks.tolist()):
+        best = mixture_lower_raised(best, k[:, column], look, 0.05)
+        np.testing.assert_allclose(best, separate[:, : column + 1].max(axis=1), rtol=0, atol=4e-15)
+    np.testing.assert_array_equal(mixture_lower_raised([0.9, 0.0], [0, 0], 10, 0.05), [0.9, 0.0])
+
+
+@pytest.mark.parametrize("alpha", [0.25, 1e-3, 1e-9])
+@pytest.mark.parametrize("n", [1, 7, 100])
+def test_the_mixture_bound_of_every_count_solves_its_definition(n: int, alpha: float) -> None:
+    for k, p in enumerate(mixture_lower(np.arange(n + 1), n, alpha).tolist()):
+        assert (p == 0) == (k == 0)
+        if k:
+            below, above = (float(mixture_log_evidence(each, k, n) + mp.log(mp.mpf(alpha))) for each in (p, p + 1e-9))
+            assert below >= 0
+            assert above < 0
 
 
 def test_the_mixture_bound_rises_with_the_count_and_costs_more_than_a_fixed_size() -> None:

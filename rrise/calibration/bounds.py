@@ -7,7 +7,7 @@ probability down at the end.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -181,16 +181,54 @@ def mixture_lower(k: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.float6
     [0.885892 0.999193]
     """
     successes, draws = np.broadcast_arrays(*_counts(k, n))
-    evidence = -math.log(_level("alpha", alpha))
+    return mixture_lower_raised(np.zeros(successes.shape), successes, draws, alpha)
+
+
+def mixture_lower_raised(best: ArrayLike, k: ArrayLike, n: ArrayLike, alpha: float) -> NDArray[np.float64]:
+    """Return the larger of a lower bound that is known and :func:`mixture_lower`, at the price of the rows it raises.
+
+    Parameters
+    ----------
+    best : float64[...]
+        Lower bounds in [0, 1) from fewer draws of the same inputs, 0 where there are none: with them the result is the
+        running maximum over the looks so far, which holds at all of them at once.
+    k, n, alpha
+        As for :func:`mixture_lower`, which also has the errors.
+    """
+    from scipy.optimize.elementwise import find_root
+
+    known = np.asarray(best, dtype=np.float64)
+    arrays = np.broadcast_arrays(*_counts(k, n), known)
+    successes, draws, low = (each.ravel() for each in arrays)
+    result = np.array(low)
     # Terms of size n cancel in the log evidence; ask for more than their rounding error so that the bound stays below.
-    asked = evidence + 1e-10 + 1e-14 * draws
-    low = np.zeros(successes.shape)
-    high = successes / draws
-    for _ in range(60):
-        middle = (low + high) / 2
-        reached = _log_evidence(middle, successes, draws) >= asked
-        low, high = np.where(reached, middle, low), np.where(reached, high, middle)
-    return low
+    asked = -math.log(_level("alpha", alpha)) + 1e-10 + 1e-14 * draws
+    share = successes / draws
+
+    def excess(p: NDArray[np.float64], *counts: NDArray[Any]) -> NDArray[np.float64]:
+        k, n, level = counts
+        inside = _log_evidence(np.minimum(p, np.nextafter(1.0, 0.0)), k, n) - level
+        return np.where(p < k / n, inside, -level)
+
+    low = np.maximum(low, 1e-300)
+    raised = (successes > 0) & (low < share)
+    raised[raised] = excess(low[raised], successes[raised], draws[raised], asked[raised]) > 0
+    if raised.any():
+        rows = tuple(each[raised] for each in (successes, draws, asked))
+        # Bounds of many draws lie a few standard errors below the share: looked for there first.
+        error = np.sqrt(share[raised] * (1 - share[raised]) / rows[1]) + 1 / rows[1]
+        near = share[raised] - (2 + np.sqrt(2 * rows[2])) * error
+        near = np.maximum(near, low[raised])
+        near = np.where(excess(near, *rows) > 0, near, low[raised])
+        found = find_root(
+            excess,
+            (near, share[raised]),
+            args=rows,
+            tolerances={"xatol": 1e-16, "xrtol": 1e-15, "fatol": 0, "frtol": 0},
+        )
+        at_least = np.where(found.f_x >= 0, found.x, np.minimum(*found.bracket))
+        result[raised] = np.maximum(result[raised], at_least)
+    return result.reshape(arrays[0].shape)
 
 
 def _log_evidence(p: NDArray[np.float64], k: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[np.float64]:

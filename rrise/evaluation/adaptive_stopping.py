@@ -7,13 +7,13 @@ often enough, it will be too high at some look. The mixture bound holds at all n
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from rrise.calibration.bounds import clopper_pearson, mixture_lower
+from rrise.calibration.bounds import clopper_pearson, mixture_lower_raised
 from rrise.evaluation.baselines import bounded, checked_alpha, checked_counts, checked_sigma
 
 if TYPE_CHECKING:
@@ -23,15 +23,19 @@ BOUNDS: Final = ("mixture", "clopper-pearson")
 """``mixture`` is valid at any stopping time; ``clopper-pearson`` is not, and is here to be compared with only."""
 
 
-def lower_bounds(k: ArrayLike, looks: ArrayLike, alpha: float, bound: str = "mixture") -> NDArray[np.float64]:
-    """Return float64[B, T], the lower bound at each look, given k of the draws so far.
+def raised_bounds(
+    best: NDArray[np.float64], k: NDArray[Any], look: int, alpha: float, bound: str = "mixture"
+) -> NDArray[np.float64]:
+    """Return float64[B], the lower bounds at one more look.
 
     Parameters
     ----------
-    k : int[B, T]
-        How often the class occurred among the first looks[t] draws.
-    looks : int[T]
-        Numbers of draws, rising.
+    best : float64[B]
+        The bounds at the looks before, 0 at the first.
+    k : int[B]
+        How often the class occurred among the first ``look`` draws.
+    look : int
+        Number of draws.
     alpha : float
         With ``mixture``, P[p >= all of a row's bounds] >= 1 - alpha: the running maximum over the looks. With
         ``clopper-pearson``, each bound would hold by itself, at a look chosen beforehand, and at no other.
@@ -40,8 +44,8 @@ def lower_bounds(k: ArrayLike, looks: ArrayLike, alpha: float, bound: str = "mix
     if bound not in BOUNDS:
         raise ValueError(f"bound: expected one of {', '.join(BOUNDS)}, got {bound!r}. Use mixture.")
     if bound == "clopper-pearson":
-        return clopper_pearson(k, looks, alpha)
-    return np.maximum.accumulate(mixture_lower(k, looks, alpha), axis=1)
+        return clopper_pearson(k, look, alpha)
+    return mixture_lower_raised(best, k, look, alpha)
 
 
 def known_enough(
@@ -70,6 +74,41 @@ def known_enough(
     with np.errstate(invalid="ignore"):  # two infinities: a share of 0 beside a bound of 0
         found = sigma * ndtri(shares) - radius <= tolerance
     return np.asarray(found | (radius > target), dtype=np.bool_)
+
+
+class Looks:
+    """Inputs under adaptive stopping, look by look: which are still drawn, and what is known of each.
+
+    Parameters
+    ----------
+    inputs : int
+        Number of inputs, B.
+    alpha, sigma, tolerance, target, bound
+        As for :func:`adaptive_certify`, which checks them.
+
+    Attributes
+    ----------
+    active : int64[A]
+        Inputs that may not stop yet, rising.
+    """
+
+    def __init__(self, inputs: int, *, alpha: float, sigma: float, tolerance: float, target: float, bound: str) -> None:
+        self.active = np.arange(inputs)
+        self._alpha, self._sigma, self._tolerance, self._target, self._bound = alpha, sigma, tolerance, target, bound
+        self._p_lower, self._q, self._drawn = np.zeros(inputs), np.zeros(inputs), np.zeros(inputs, dtype=np.int64)
+
+    def look(self, k: NDArray[Any], draws: int) -> None:
+        """Take int[A], how often the class occurred among the first ``draws`` draws of each active input."""
+        rows = self.active
+        self._p_lower[rows] = raised_bounds(self._p_lower[rows], k, draws, self._alpha, self._bound)
+        self._q[rows], self._drawn[rows] = k / draws, draws
+        settings = {"sigma": self._sigma, "tolerance": self._tolerance, "target": self._target}
+        self.active = rows[~known_enough(self._p_lower[rows], self._q[rows], **settings)]
+
+    def certificates(self, selection: NDArray[np.int64]) -> Certificates:
+        """Return what is certified by now of the classes that int64[B, K] selection counts picked."""
+        spent = selection.sum(axis=1) + self._drawn
+        return bounded(selection.argmax(axis=1), self._p_lower, self._q, spent, self._sigma)
 
 
 def adaptive_certify(
@@ -122,24 +161,25 @@ def adaptive_certify(
         raise ValueError(f"looks: expected rising numbers of draws from 1 up, got {draws.tolist()}. Sort them.")
     if successes.shape != (len(picked), len(draws)):
         raise ValueError(f"k: expected shape {(len(picked), len(draws))}, got {successes.shape}. Give a column a look.")
+    steps, drawn = np.diff(successes, axis=1, prepend=0), np.diff(draws, prepend=0)
+    if successes.dtype.kind not in "iu" or np.any((steps < 0) | (steps > drawn)):
+        raise ValueError("k: expected running counts, which rise by at most the draws between two looks. Sum them up.")
+    checked_stopping(int(draws[-1]), alpha, tolerance, bound)
+    looked = Looks(len(picked), alpha=alpha, sigma=sigma, tolerance=tolerance, target=target, bound=bound)
+    for column, look in enumerate(draws.tolist()):
+        looked.look(successes[looked.active, column], look)
+    return looked.certificates(picked)
+
+
+def checked_stopping(n_max: int, alpha: float, tolerance: float, bound: str = "mixture") -> None:
+    """Raise ValueError if the tolerance is none, or the most draws can certify nothing."""
     if not (tolerance >= 0 or tolerance == -math.inf):
         raise ValueError(
             f"tolerance: expected a length of at least 0, or -inf to stop at the target alone, got {tolerance}. "
             "Try 0.01."
         )
-    steps, drawn = np.diff(successes, axis=1, prepend=0), np.diff(draws, prepend=0)
-    if successes.dtype.kind not in "iu" or np.any((steps < 0) | (steps > drawn)):
-        raise ValueError("k: expected running counts, which rise by at most the draws between two looks. Sum them up.")
-    last = draws[-1:]
-    if not lower_bounds(last[:, None], last, alpha, bound)[0, 0] > 0.5:
+    if not raised_bounds(np.zeros(1), np.array([n_max]), n_max, alpha, bound)[0] > 0.5:
         raise ValueError(
-            f"looks: expected a last look at which a unanimous class is certified at alpha={alpha}, got {last[0]}. "
+            f"looks: expected a last look at which a unanimous class is certified at alpha={alpha}, got {n_max}. "
             "Take more draws or a larger alpha."
         )
-    bounds = lower_bounds(successes, draws, alpha, bound)
-    shares = successes / draws
-    done = known_enough(bounds, shares, sigma=sigma, tolerance=tolerance, target=target)
-    done[:, -1] = True
-    rows, stop = np.arange(len(done)), done.argmax(axis=1)
-    spent = picked.sum(axis=1) + draws[stop].astype(np.int64)
-    return bounded(picked.argmax(axis=1), bounds[rows, stop], shares[rows, stop], spent, sigma)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rrise.calibration.bounds import mixture_lower
-from rrise.evaluation.adaptive_stopping import adaptive_certify, known_enough
-from rrise.evaluation.baselines import cohen_certify, cohen_select
+from rrise.evaluation.adaptive_stopping import Looks, checked_stopping
+from rrise.evaluation.baselines import checked_alpha, cohen_certify, cohen_select
 from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
 from rrise.targets.noise import ESTIMATION, SELECTION
 from rrise.targets.sampling import sample_counts
@@ -125,18 +124,16 @@ def certify_adaptive(
 
     An image is looked at after every batch; see :func:`rrise.evaluation.adaptive_stopping.known_enough`.
     """
+    checked_alpha(alpha)
+    checked_stopping(n_max, alpha, tolerance)
     selection = noisy.counts(n_selection, SELECTION)
     guess = cohen_select(selection)
-    looks = np.unique(np.append(np.arange(noisy.batch, n_max, noisy.batch), n_max)).astype(np.int64)
-    k = np.zeros((len(guess), len(looks)), dtype=np.int64)
-    active, best, drawn = np.arange(len(guess)), np.zeros(len(guess)), 0
-    for column, look in enumerate(looks.tolist()):
-        counts = noisy.counts(look - drawn, ESTIMATION, drawn, active)
-        k[active, column:] += counts[np.arange(len(active)), guess[active]][:, None]
-        drawn = look
-        best[active] = np.maximum(best[active], mixture_lower(k[active, column], look, alpha))
-        shares = k[active, column] / look
-        active = active[~known_enough(best[active], shares, sigma=noisy.sigma, tolerance=tolerance, target=target)]
-        if not active.size:
-            break
-    return adaptive_certify(selection, k, looks, alpha=alpha, sigma=noisy.sigma, tolerance=tolerance, target=target)
+    k, drawn = np.zeros(len(guess), dtype=np.int64), 0
+    looked = Looks(len(guess), alpha=alpha, sigma=noisy.sigma, tolerance=tolerance, target=target, bound="mixture")
+    while looked.active.size and drawn < n_max:
+        rows, draws = looked.active, min(noisy.batch, n_max - drawn)
+        counts = noisy.counts(draws, ESTIMATION, drawn, rows)
+        k[rows] += counts[np.arange(len(rows)), guess[rows]]
+        drawn += draws
+        looked.look(k[rows], drawn)
+    return looked.certificates(selection)
