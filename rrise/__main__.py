@@ -190,6 +190,20 @@ def _parser() -> argparse.ArgumentParser:
         "--counts", required=True, metavar="URI", help="holds selection/, estimation/ and reference/; sampled if absent"
     )
     folder(evaluate, "--out", "where table.md, metrics.json and report.html go")
+    evaluate.add_argument(
+        "--rival",
+        type=_named,
+        action="append",
+        default=[],
+        metavar="NAME=BUNDLE",
+        help="a bundle to compare under that name, such as that of another surrogate; may be given several times",
+    )
+    evaluate.add_argument(
+        "--fit-seconds",
+        type=float,
+        metavar="SECONDS",
+        help="what fit, export and calibrate took (they say so): the report then gives the break-even in time too",
+    )
     add_options(evaluate, EvaluateConfig)
     add_options(evaluate, SeenConfig, title="classifier")
     add_options(evaluate, SampleConfig, "sample.")
@@ -248,6 +262,13 @@ def _parser() -> argparse.ArgumentParser:
     for added in (train, sample, fit, export, calibrate, evaluate, engines):
         add_options(added, DataConfig, "data.")
     return parser
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"expected NAME=BUNDLE, got {text!r}")
+    return name, Path(path)
 
 
 def _version() -> str:

@@ -66,13 +66,25 @@ class Ledger:
             return Verdict("damaged", f"sha256 of {artifact} is {found[:12]}, recorded {known['sha256'][:12]}")
         return Verdict("done", "made from the same settings and inputs")
 
-    def record(self, stage: str, facts: Facts, artifact: Path) -> None:
-        """Note that an artifact is complete (atomically: a reader sees the old record or the new one)."""
+    def record(self, stage: str, facts: Facts, artifact: Path, *, seconds: float | None = None) -> None:
+        """Note that an artifact is complete (atomically: a reader sees the old record or the new one), and its time."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"facts": facts, "sha256": tree_sha256(artifact)}, indent=1, sort_keys=True)
+        noted = {"facts": facts, "sha256": tree_sha256(artifact)} | ({} if seconds is None else {"seconds": seconds})
+        content = json.dumps(noted, indent=1, sort_keys=True)
         partial = self.folder / f".{stage}.json.partial"
         partial.write_text(content + "\n")
         os.replace(partial, self.folder / f"{stage}.json")
+
+    def seconds(self, *stages: str) -> float | None:
+        """Return how long some stages took when they were made, None unless all of them were timed."""
+        total = 0.0
+        for stage in stages:
+            record = self.folder / f"{stage}.json"
+            seconds = json.loads(record.read_text()).get("seconds") if record.exists() else None
+            if seconds is None:
+                return None
+            total += seconds
+        return total
 
     def set_aside(self, stage: str, artifact: Path) -> Path:
         """Move an artifact (and its record) to ``superseded/`` beside it, so that nothing finished is lost."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ STAGES = ("train", "sample", "fit", "export", "calibrate", "evaluate")
 class Recipe:
     """Every setting of a run, one table a stage; unknown keys are errors.
 
+    ``rival``, if there is one, is how another surrogate is fitted to the same counts, to be compared with only.
     ``scale`` is no setting of a file: it says how :func:`load_recipe` scaled the run down, or is empty.
     """
 
@@ -42,6 +44,7 @@ class Recipe:
     plan: PlanConfig = field(default_factory=PlanConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    rival: FitConfig | None = None
     scale: str = ""
 
 
@@ -55,6 +58,7 @@ _TABLES: dict[str, Any] = {
     "plan": PlanConfig,
     "calibrate": CalibrateConfig,
     "evaluate": EvaluateConfig,
+    "rival": FitConfig,
 }
 
 
@@ -175,7 +179,7 @@ def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print,
     say(f"data: {splits.summary()}")
     if recipe.scale:
         say(recipe.scale)
-    for step in _steps(recipe, splits, out, progress):
+    for step in _steps(recipe, splits, out, ledger, progress):
         verdict = ledger.verdict(step.name, step.facts, step.artifact)
         again = bool(redo) and STAGES.index(step.stage) >= STAGES.index(redo)
         if verdict.state == "done" and not again:
@@ -190,13 +194,14 @@ def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print,
         if step.artifact.exists() and not goes_on:
             shelf = ledger.set_aside(step.name, step.artifact)
             say(f"{step.name}: {'asked for again' if again else verdict.why}; the old one is now {shelf}")
+        started = time.perf_counter()
         said = step.make()
-        ledger.record(step.name, step.facts, step.artifact)
+        ledger.record(step.name, step.facts, step.artifact, seconds=time.perf_counter() - started)
         say(f"{step.name}: {said}")
     return out / "evaluation" / "report.html"
 
 
-def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterator[Step]:
+def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: bool) -> Iterator[Step]:
     """Yield the steps in order; each one's facts are read when the steps before it are complete.
 
     ``execution`` is no fact: it changes no count.
@@ -213,8 +218,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
             found[name] = tree_sha256(value) if isinstance(value, Path) else value
         return found
 
-    classifier, counts, surrogate = out / "classifier", out / "counts", out / "surrogate"
-    engine, bundles, evaluation = out / "engine", out / "bundles", out / "evaluation"
+    classifier, counts, bundles, evaluation = (out / name for name in ("classifier", "counts", "bundles", "evaluation"))
     yield Step(
         "train",
         "train",
@@ -247,27 +251,40 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
     fixed = dataclasses.replace(recipe.sample, first_n=0)  # what bounds are made from
     yield sampled("train", "targets", recipe.sample, "targets", costly=True)
     yield sampled("calibration", "calibration", fixed, "targets", costly=True)
-    yield Step(
-        "fit",
-        "fit",
-        surrogate,
-        facts("fit", classifier=classifier, counts=counts / "train"),
-        lambda: stages.fit(splits.targets, recipe.fit, classifier, counts / "train", surrogate, progress=progress),
-    )
-    yield Step(
-        "export",
-        "export",
-        engine,
-        facts("export", "plan", surrogate=surrogate),
-        lambda: stages.export(splits.train, recipe.export, recipe.plan, surrogate, engine),
-    )
-    yield Step(
-        "calibrate",
-        "calibrate",
-        bundles,
-        facts("calibrate", engine=engine, counts=counts / "calibration", profile=counts / "train"),
-        lambda: stages.calibrate(splits, recipe.calibrate, engine, counts / "calibration", counts / "train", bundles),
-    )
+
+    def deployed(name: str, table: str, config: FitConfig, place: Path, curves: tuple[str, ...]) -> Iterator[Step]:
+        surrogate, engine, bundles = place / "surrogate", place / "engine", place / "bundles"
+        yield Step(
+            "fit",
+            f"{name}fit",
+            surrogate,
+            facts(table, classifier=classifier, counts=counts / "train"),
+            lambda: stages.fit(splits.targets, config, classifier, counts / "train", surrogate, progress=progress),
+        )
+        yield Step(
+            "export",
+            f"{name}export",
+            engine,
+            facts("export", "plan", surrogate=surrogate),
+            lambda: stages.export(splits.train, recipe.export, recipe.plan, surrogate, engine),
+        )
+        calibrate = dataclasses.replace(recipe.calibrate, curves=curves)
+        yield Step(
+            "calibrate",
+            f"{name}calibrate",
+            bundles,
+            facts("calibrate", engine=engine, counts=counts / "calibration", profile=counts / "train")
+            | {"calibrate.curves": curves},
+            lambda: stages.calibrate(splits, calibrate, engine, counts / "calibration", counts / "train", bundles),
+        )
+
+    curves = recipe.calibrate.curves
+    yield from deployed("", "fit", recipe.fit, out, curves)
+    rivals: dict[str, Path] = {}
+    if recipe.rival:
+        curve = stages.DEPLOYED if stages.DEPLOYED in curves else curves[0]
+        yield from deployed("rival-", "rival", recipe.rival, out / "rival", (curve,))
+        rivals[f"{recipe.rival.loss.upper()} surrogate"] = out / "rival" / "bundles" / curve
     scale: dict[str, object] = {"scale": recipe.scale} if recipe.scale else {}
     for name, n in recipe.evaluate.draws(recipe.sample.n).items():
         yield sampled(name, "test", dataclasses.replace(fixed, n=n), name, costly=False)
@@ -275,7 +292,9 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
         "evaluate",
         "evaluate",
         evaluation,
-        facts("evaluate", bundles=bundles, classifier=classifier, images=splits.test.sha256) | scale,
+        facts("evaluate", bundles=bundles, classifier=classifier, images=splits.test.sha256)
+        | {name: tree_sha256(bundle) for name, bundle in rivals.items()}
+        | scale,
         lambda: stages.evaluate(
             splits,
             recipe.evaluate,
@@ -285,6 +304,8 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, progress: bool) -> Iterato
             classifier,
             counts,
             evaluation,
+            rivals=rivals,
+            fit_seconds=ledger.seconds("fit", "export", "calibrate"),
             scale=recipe.scale,
             progress=progress,
         ),

@@ -160,7 +160,7 @@ def describe_scale(full: Any, scaled: Any, over: Tree) -> str:
 
 
 def _values(recipe: Any, names: set[str]) -> Tree:
-    found = {name: getattr(getattr(recipe, name.partition(".")[0]), name.partition(".")[2]) for name in names}
+    found = {name: getattr(getattr(recipe, name.partition(".")[0]), name.partition(".")[2], None) for name in names}
     return found | {"data.targets": recipe.data.targets or recipe.data.train}
 
 

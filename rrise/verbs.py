@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Callable
 
 from rrise import recipe as recipes
 from rrise.calibration.conformal import CalibrateConfig
@@ -20,6 +22,12 @@ from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.seen import SeenConfig
 from rrise.training.surrogate import FitConfig
+
+
+def _timed(do: Callable[[], str]) -> None:
+    """Print what a stage says, and how long it took: `rrise evaluate --fit-seconds` asks for that."""
+    started = time.perf_counter()
+    print(f"{do()} ({time.perf_counter() - started:.1f} s)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -56,7 +64,8 @@ def fit(arguments: argparse.Namespace) -> None:
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, seen = read_options(arguments, FitConfig), read_options(arguments, SeenConfig)
-    print(stages.fit(splits.targets, config, arguments.classifier, arguments.counts, arguments.out, seen=seen))
+    places = (arguments.classifier, arguments.counts, arguments.out)
+    _timed(lambda: stages.fit(splits.targets, config, *places, seen=seen))
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -65,7 +74,7 @@ def export(arguments: argparse.Namespace) -> None:
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, plan = read_options(arguments, ExportConfig), read_options(arguments, PlanConfig, "plan.")
-    print(stages.export(splits.train, config, plan, arguments.surrogate, arguments.out))
+    _timed(lambda: stages.export(splits.train, config, plan, arguments.surrogate, arguments.out))
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
@@ -75,7 +84,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, options = read_options(arguments, CalibrateConfig), read_options(arguments, EngineOptions)
     places = (arguments.engine, arguments.counts, arguments.profile, arguments.out)
-    print(stages.calibrate(splits, config, *places, options=options))
+    _timed(lambda: stages.calibrate(splits, config, *places, options=options))
 
 
 def certify(arguments: argparse.Namespace) -> None:
@@ -110,7 +119,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     execution = read_options(arguments, ExecutionConfig, "execution.")
     places = (arguments.bundles, arguments.classifier, arguments.counts, arguments.out)
     seen = read_options(arguments, SeenConfig)
-    print(stages.evaluate(splits, config, sampling, execution, *places, seen=seen))
+    others = {"rivals": dict(arguments.rival), "fit_seconds": arguments.fit_seconds}
+    print(stages.evaluate(splits, config, sampling, execution, *places, **others, seen=seen))
     print("\n" + (arguments.out / "table.md").read_text())
 
 

@@ -33,6 +33,7 @@ SMALL = (
     "fit.weight_decay=[0.01]",
     "fit.epochs=[20]",
     "fit.folds=2",
+    "rival.epochs=[5]",
     "calibrate.gamma=0.2",
     "evaluate.n_selection=20",
     "evaluate.n_reference=300",

@@ -56,3 +56,16 @@ def test_tree_sha256_sees_names_content_and_place(tmp_path: Path, artifact: Path
     signed = tree_sha256(artifact)
     (artifact / "deep" / "bundle.sig").write_bytes(b"signature")
     assert tree_sha256(artifact) == signed  # signing a bundle does not make it another one
+
+
+def test_seconds_are_of_all_stages_or_of_none(tmp_path: Path) -> None:
+    ledger, artifact = Ledger(tmp_path / "ledger"), tmp_path / "artifact"
+    artifact.write_text("made")
+    ledger.record("fit", {"lr": 1}, artifact, seconds=2.5)
+    assert ledger.seconds("fit") == 2.5
+    assert ledger.seconds("fit", "export") is None
+    ledger.record("export", {}, artifact)
+    assert ledger.seconds("fit", "export") is None
+    ledger.record("export", {}, artifact, seconds=0.5)
+    assert ledger.seconds("fit", "export") == 3.0
+    assert ledger.verdict("fit", {"lr": 1}, artifact).state == "done"  # a time is no fact

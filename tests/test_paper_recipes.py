@@ -207,7 +207,11 @@ def test_a_run_says_that_it_was_scaled_down(
         say=again.append, progress=False,
     )  # fmt: skip
     made = [line.split(":")[0] for line in again[2:] if not line.endswith("done before, kept")]
-    assert set(made) == {"calibrate", "evaluate"}  # the stricter levels cost neither training nor draws
+    assert set(made) == {
+        "calibrate",
+        "rival-calibrate",
+        "evaluate",
+    }  # the stricter levels cost neither training nor draws
 
 
 def test_data_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,9 +23,10 @@ def test_every_artifact_is_there(finished: tuple[Path, list[str]]) -> None:
     out, said = finished
     assert [line.split(":")[0] for line in said] == [
         "data", "train", "sample-train", "sample-calibration", "fit", "export", "calibrate",
-        "sample-selection", "sample-estimation", "sample-reference", "evaluate",
+        "rival-fit", "rival-export", "rival-calibrate", "sample-selection",
+        "sample-estimation", "sample-reference", "evaluate",
     ]  # fmt: skip
-    for name in ("classifier", "surrogate", "engine", "bundles/offset", "bundles/scaled"):
+    for name in ("classifier", "surrogate", "engine", "bundles/offset", "bundles/scaled", "rival/bundles/scaled"):
         assert (out / name).is_dir()
     for name in ("report.html", "table.md", "metrics.json"):
         assert (out / "evaluation" / name).stat().st_size > 500

@@ -1,8 +1,10 @@
 """The stages refuse what would make a certificate mean something else: seen images, foreign counts, other networks."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from conftest import small_recipe
 
 from rrise import stages
 from rrise.data import ImageSet, Splits
+from rrise.ledger import Ledger
 from rrise.recipe import Recipe
 from rrise.runtime.bundle import BundleError
 from rrise.runtime.certifier import Certifier
@@ -119,7 +122,7 @@ def test_a_bundle_refuses_another_engine(recipe: Recipe, splits: Splits, copy: P
 
 def test_evaluation_refuses_another_classifier(recipe: Recipe, splits: Splits, copy: Path) -> None:
     other = other_classifier(recipe, splits, copy / "other")
-    with pytest.raises(ValueError, match="the one that bundle offset was calibrated on"):
+    with pytest.raises(ValueError, match="the one that the bundle of rrise offset was calibrated on"):
         stages.evaluate(
             splits,
             recipe.evaluate,
@@ -207,9 +210,64 @@ def test_evaluation_takes_counts_by_uri(recipe: Recipe, splits: Splits, copy: Pa
         copy / "classifier",
         counts,
         copy / "new",
+        rivals={"JS surrogate": copy / "rival/bundles/scaled"},
         progress=False,
     )
     assert (copy / "new/table.md").read_text() == (copy / "evaluation/table.md").read_text()
+
+
+def test_every_contender_is_told_apart_and_timed(finished: Finished) -> None:
+    run = finished[0]
+    body = json.loads((run / "evaluation/metrics.json").read_text())
+    names = [row["name"] for row in body["certifiers"]]
+    monte_carlo = ["Monte Carlo", "input-specific MC", "adaptive MC"]
+    assert names == ["rrise offset", "rrise scaled", "JS surrogate", *monte_carlo]
+    assert body["deployed"] == "rrise scaled"
+    assert body["provenance"]["bundles"]["JS surrogate"] != body["provenance"]["bundles"]["rrise scaled"]
+    passes = {row["name"]: row["forward_passes"] for row in body["certifiers"]}
+    assert passes["input-specific MC"] <= passes["Monte Carlo"] == 120
+    timing = json.loads((run / "evaluation/timing.json").read_text())
+    assert list(timing["others_ms"]) == monte_carlo[1:]
+    assert [entry["name"] for entry in timing["break_even"]] == monte_carlo
+    each = timing["monte_carlo_ms"][1] / 1000 / 120
+    fitted = Ledger(run / "ledger").seconds("fit", "export", "calibrate")
+    assert timing["offline_seconds"] == pytest.approx(450 * 100 * each + fitted)
+    report = (run / "evaluation/report.html").read_text()
+    assert report.count("Calibration curve: ") >= 3
+
+
+def test_a_rival_is_judged_by_its_own_engine(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    """The points of a rival's calibration are what its engine says of the calibration images, not the deployed one's."""
+    from rrise.evaluation import report
+
+    views = {}
+    plain = report.write_report
+
+    def keep(*arguments: Any, calibrations: Any, **more: Any) -> Path:
+        views.update({view.name: view for view in calibrations})
+        return plain(*arguments, calibrations=calibrations, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "write_report", keep)
+        places = (copy / "bundles", copy / "classifier", copy / "counts", copy / "new")
+        rivals = {"other": copy / "rival/bundles/scaled"}
+        stages.evaluate(splits, recipe.evaluate, recipe.sample, LOCAL, *places, rivals=rivals, progress=False)
+    for name, bundle in (("rrise scaled", "bundles/scaled"), ("other", "rival/bundles/scaled")):
+        certifier = Certifier.load(copy / bundle)
+        q = [float(certifier(image).q[0]) for image in splits.calibration.images]
+        np.testing.assert_array_equal(views[name].q, q)
+        assert np.mean(views[name].p_lower < np.interp(q, views[name].knots_q, views[name].knots_p)) < 0.25
+    assert not np.allclose(views["other"].q, views["rrise scaled"].q)
+    assert views["rrise offset"].q is views["rrise scaled"].q  # one engine is asked once
+    assert "paid back in time" not in (copy / "new/report.html").read_text()  # nobody said what the fit took
+
+
+def test_a_rival_may_not_take_a_name_that_is_taken(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    places = (copy / "bundles", copy / "classifier", copy / "counts", copy / "new")
+    for name in ("rrise scaled", "Monte Carlo"):
+        rivals = {name: copy / "rival/bundles/scaled"}
+        with pytest.raises(ValueError, match=f"rival: expected other names than {name}"):
+            stages.evaluate(splits, recipe.evaluate, recipe.sample, LOCAL, *places, rivals=rivals, progress=False)
 
 
 def test_counts_that_stop_early_train_and_never_calibrate(recipe: Recipe, splits: Splits, copy: Path) -> None:

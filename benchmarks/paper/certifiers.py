@@ -15,6 +15,7 @@ from rrise.evaluation import metrics
 from rrise.evaluation.adaptive_stopping import adaptive_certify
 from rrise.evaluation.baselines import cohen_certify, cohen_select
 from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
+from rrise.evaluation.thinning import in_order, thinned
 from rrise.runtime.certificates import Certificates
 
 LOOK = 100
@@ -52,9 +53,8 @@ def input_specific(run: SeedRun, alpha: float, decline: float, *, relative: bool
     sigma, pilot = run.recipe.sample.sigma, run.counts["selection"]
     budgets = budget_map(n_max=run.n, batch=LOOK, alpha=alpha, sigma=sigma, decline=decline, relative=relative)
     draws = input_specific_budget(pilot, budgets, alpha=alpha)
-    rng = np.random.default_rng([run.seed, 2])
-    fresh = [rng.multivariate_hypergeometric(*pair) for pair in zip(run.counts["estimation"], draws, strict=True)]
-    return input_specific_certify(pilot, np.stack(fresh), alpha=alpha, sigma=sigma)
+    fresh = thinned(run.counts["estimation"], draws, np.random.default_rng([run.seed, 2]))
+    return input_specific_certify(pilot, fresh, alpha=alpha, sigma=sigma)
 
 
 def adaptive(run: SeedRun, alpha: float, tolerance: float, bound: str = "mixture") -> Certificates:
@@ -64,7 +64,7 @@ def adaptive(run: SeedRun, alpha: float, tolerance: float, bound: str = "mixture
     looks = np.unique(np.append(np.arange(LOOK, run.n, LOOK), run.n)).astype(np.int64)
     return adaptive_certify(
         run.counts["selection"],
-        run.ordered(k, looks),
+        in_order(k, run.n, looks, np.random.default_rng([run.seed, 1])),
         looks,
         alpha=alpha,
         sigma=run.recipe.sample.sigma,

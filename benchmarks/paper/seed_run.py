@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rrise import stages
 from rrise.data import Splits
+from rrise.evaluation.thinning import thinned
 from rrise.ledger import Ledger
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.runtime import open_engine
@@ -67,24 +68,7 @@ class SeedRun:
         counts = self.counts[split]
         if n >= int(counts.sum(1).min()):
             return counts
-        rng = np.random.default_rng([self.seed, n, sorted(self.counts).index(split)])
-        return np.stack([rng.multivariate_hypergeometric(row, n) for row in counts])
-
-    def ordered(self, k: Counts, looks: Counts) -> Counts:
-        """Return int64[B, T]: how many of the first looks[t] of n draws agreed, k of n having agreed in the end.
-
-        The draws of an image are independent and alike, so given their counts each order is as likely as any other:
-        a random order is, in law, the order in which they came.
-        """
-        rng = np.random.default_rng([self.seed, 1])
-        seen, drawn, columns = np.zeros_like(k), 0, []
-        for look in looks.tolist():
-            if look > drawn:
-                rest = self.n - drawn
-                seen = seen + rng.hypergeometric(k - seen, rest - (k - seen), look - drawn)
-                drawn = look
-            columns.append(seen)
-        return np.stack(columns, axis=1)
+        return thinned(counts, n, np.random.default_rng([self.seed, n, sorted(self.counts).index(split)]))
 
     def surrogate(self, name: str, config: FitConfig, n: int, say: Callable[[str], object]) -> Answers:
         """Return the answers of a surrogate fitted to n draws a target; fitted now, unless it was before.
@@ -137,7 +121,8 @@ def seed_run(
     source: str, overrides: Sequence[str], seed: int, out: Path, *, scaled: bool, say: Callable[[str], object]
 ) -> SeedRun:
     """Run a recipe with one seed for everything that is drawn, as far as it was not run before, and open it."""
-    seeds = [f"{table}.seed={seed}" for table in ("data", "train", "sample", "fit")]
+    drawn = ("data", "train", "sample", "fit", *(("rival",) if load_recipe(source, overrides).rival else ()))
+    seeds = [f"{table}.seed={seed}" for table in drawn]
     recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scaled=scaled)
     run(recipe, say=lambda line: say(f"seed {seed}: {line}"))
     splits, folder = stages.load_splits(recipe.data), Path(recipe.out)

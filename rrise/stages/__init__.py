@@ -8,10 +8,23 @@ from __future__ import annotations
 from rrise.data import load_splits
 from rrise.stages.build import fit, sample, train
 from rrise.stages.calibrate import calibrate
+from rrise.stages.contenders import DEPLOYED
 from rrise.stages.engines import engines
 from rrise.stages.evaluate import evaluate
 from rrise.stages.export import export
 from rrise.stages.plan import plan
 from rrise.stages.selftest import selftest
 
-__all__ = ["calibrate", "engines", "evaluate", "export", "fit", "load_splits", "plan", "sample", "selftest", "train"]
+__all__ = [
+    "DEPLOYED",
+    "calibrate",
+    "engines",
+    "evaluate",
+    "export",
+    "fit",
+    "load_splits",
+    "plan",
+    "sample",
+    "selftest",
+    "train",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,23 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rrise.stages.build import fill_counts
-from rrise.stages.calibrate import require_unseen, score
+from rrise.stages.calibrate import Scored, require_unseen, score
+from rrise.stages.contenders import FIXED, Certifiers, contenders, latency, open_certifiers
 from rrise.stages.whole import whole_folder
-from rrise.stages.workers import deterministic
 
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
-    from rrise.evaluation.comparison import CalibrationView, Comparison, Contender, EvaluateConfig
+    from rrise.evaluation.comparison import CalibrationView, Comparison, EvaluateConfig
     from rrise.evaluation.latency import Latency
-    from rrise.runtime.certifier import Certifier
     from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
     from rrise.training.networks import Network
     from rrise.training.seen import SeenConfig
 
-BASELINE = "Monte Carlo"
-DEPLOYED = "scaled"
-"""The bundle whose result is stated, if it is among those compared: chosen before any test image is seen."""
 EXAMPLES = 6
 """Test images saved as PNG beside the report, to try ``rrise certify`` on."""
 
@@ -40,11 +37,17 @@ def evaluate(
     counts: str | Path,
     out: Path,
     *,
+    rivals: Mapping[str, Path] | None = None,
+    fit_seconds: float | None = None,
     seen: SeenConfig | None = None,
     scale: str = "",
     progress: bool = True,
 ) -> str:
-    """Compare all bundles of a folder with Monte Carlo smoothing on the test images.
+    """Compare all bundles of a folder with Monte Carlo smoothing, by three budgets, on the test images.
+
+    ``rivals`` are further bundles by the names they are to have, such as that of another surrogate; they are compared,
+    and never the one whose result is stated. ``fit_seconds``, what fit, export and calibration took, lets the report
+    say after how many certificates the offline work is paid back in time.
 
     Writes table.md and metrics.json (equal in equal runs), timing.json, report.html and examples/. Test counts are
     sampled into ``counts``/selection, estimation and reference, or used if they are there; ``seen`` is for an ONNX
@@ -66,19 +69,19 @@ def evaluate(
     from rrise.training.seen import SeenConfig, with_training_images
 
     refuse_existing(out)
-    certifiers = _certifiers(bundles)
+    certifiers = open_certifiers(bundles, rivals or {})
     network = with_training_images(open_classifier(classifier), seen or SeenConfig())
-    for name, certifier in certifiers.items():
+    for name, certifier in certifiers.by_name.items():
         calibrated_on = certifier.bundle.provenance.get("classifier_sha256")
         if calibrated_on != network.sha256:
             raise ValueError(
-                f"classifier: expected the one that bundle {name} was calibrated on, sha256 {calibrated_on}, got "
+                f"classifier: expected the one that the bundle of {name} was calibrated on, sha256 {calibrated_on}, got "
                 f"{network.sha256} in {classifier}. Name that classifier."
             )
     images = splits.test
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
     require_unseen("test", images, used)
-    first = next(iter(certifiers.values())).bundle
+    first = certifiers.stated.bundle
     base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
     calibration = CountStore.open(within(str(counts), "calibration")).manifest
     for name in ("precision", "compile", "device"):
@@ -88,7 +91,9 @@ def evaluate(
                 f"sample.{name}: expected {run!r} as in the calibration counts, got {asked!r}. Another one rounds "
                 "otherwise, and is another classifier."
             )
-    latency = _latency(certifiers, network, images, base, config)
+    targets = CountStore.open(within(str(counts), "train"))
+    offline = int(targets.table().n.sum()), calibration.images * calibration.n
+    timed = latency(certifiers, network, images, base, config, fit_seconds=fit_seconds, offline=sum(offline))
     draws = config.draws(base.n)
     stores = {
         name: fill_counts(
@@ -103,11 +108,11 @@ def evaluate(
         )[0]
         for name, n in draws.items()
     }
-    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), stores, latency, scale)
+    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), stores, offline, timed, scale)
     with whole_folder(out) as folder:
         (folder / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
         (folder / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
-        (folder / "timing.json").write_text(timing_as_json(latency, comparison.costs.against), encoding="utf-8")
+        (folder / "timing.json").write_text(timing_as_json(timed, comparison.costs.against), encoding="utf-8")
         write_report(
             comparison,
             folder / "report.html",
@@ -121,34 +126,20 @@ def evaluate(
     return (
         f"{row.name}: mean certified radius {row.average_certified_radius:.3f}, {row.relative_radius:.2f} of "
         f"{comparison.baseline}'s, in one pass instead of {comparison.costs.monte_carlo:,.0f} "
-        f"({latency.ratio:,.0f} times faster); {out}/report.html"
+        f"({timed.ratio:,.0f} times faster); {out}/report.html"
     )
-
-
-def _certifiers(bundles: Path) -> dict[str, Certifier]:
-    from rrise.runtime.certifier import Certifier
-
-    folders = sorted(path.parent for path in bundles.glob("*/bundle.json"))
-    if not folders:
-        raise FileNotFoundError(f"bundles: expected folders written by `rrise calibrate` in {bundles}, got none.")
-    certifiers = {folder.name: Certifier.load(folder) for folder in folders}
-    levels = {(c.sigma, c.bundle.calibration.n, c.bundle.calibration.beta) for c in certifiers.values()}
-    if len(levels) > 1:
-        raise ValueError(
-            f"bundles: expected one sigma, n and beta in {bundles}, got {sorted(levels)}. Compare like with like."
-        )
-    return certifiers
 
 
 def _compare(
     splits: Splits,
     config: EvaluateConfig,
     base: SampleConfig,
-    certifiers: dict[str, Certifier],
+    certifiers: Certifiers,
     network: Network,
     counts: str,
     stores: dict[str, CountStore],
-    latency: Latency,
+    offline: tuple[int, int],
+    timed: Latency,
     scale: str,
 ) -> tuple[Comparison, list[CalibrationView]]:
     from rrise.calibration.bounds import clopper_pearson
@@ -159,37 +150,35 @@ def _compare(
 
     images = splits.test
     check_streams(*(store.manifest for store in stores.values()))
-    tables = {name: store.table().rows(images.ids).counts for name, store in stores.items()}
-    contenders = [_contender(name, certifier, images) for name, certifier in certifiers.items()]
-    alpha = config.alpha or contenders[0].error
-    contenders.append(_monte_carlo(tables["selection"], tables["estimation"], alpha, base.sigma))
-    targets, calibration = (CountStore.open(within(counts, name)) for name in ("train", "calibration"))
-    points = score(next(iter(certifiers.values())).engine, splits.calibration, calibration)
+    tables = {name: store.table().rows(images.ids).counts.astype(np.int64) for name, store in stores.items()}
+    calibration, points = CountStore.open(within(counts, "calibration")), dict[str, Scored]()
+    for certifier in certifiers.by_name.values():  # once for each engine, which several bundles may share
+        engine = certifier.bundle.engine.sha256
+        points[engine] = points.get(engine) or score(certifier.engine, splits.calibration, calibration)
     views = [
         CalibrationView(
-            f"rrise {name}",
+            name,
             certifier.bundle.curve.knots_q,
             certifier.bundle.curve.knots_p,
-            points.q,
-            clopper_pearson(points.k, points.n, certifier.bundle.calibration.beta),
+            (found := points[certifier.bundle.engine.sha256]).q,
+            clopper_pearson(found.k, found.n, certifier.bundle.calibration.beta),
         )
-        for name, certifier in certifiers.items()
+        for name, certifier in certifiers.by_name.items()
     ]
-    deployed = DEPLOYED if DEPLOYED in certifiers else next(iter(certifiers))
     comparison = compare(
-        contenders,
+        contenders(certifiers, images, tables["selection"], tables["estimation"], config, base),
         images.labels,
         tables["reference"],
-        deployed=f"rrise {deployed}",
-        baseline=BASELINE,
+        deployed=certifiers.deployed,
+        baseline=FIXED,
         radii=config.radii,
         sigma=base.sigma,
-        target_evaluations=int(targets.table().n.sum()),
-        calibration_evaluations=calibration.manifest.images * calibration.manifest.n,
-        latency=latency,
+        target_evaluations=offline[0],
+        calibration_evaluations=offline[1],
+        latency=timed,
         provenance={
             **({"scale": scale} if scale else {}),
-            "bundles": {name: certifier.bundle.sha256 for name, certifier in certifiers.items()},
+            "bundles": {name: certifier.bundle.sha256 for name, certifier in certifiers.by_name.items()},
             "classifier": network.sha256,
             "test images": images.sha256,
             "seed of the noise": base.seed,
@@ -197,71 +186,6 @@ def _compare(
         },
     )
     return comparison, views
-
-
-def _contender(name: str, certifier: Certifier, images: ImageSet) -> Contender:
-    from rrise import _C
-    from rrise.evaluation.comparison import Contender
-
-    calibration = certifier.bundle.calibration
-    return Contender(
-        f"rrise {name}",
-        certifier(images.images),
-        _C.top(certifier.logits(images.images))[0],
-        calibration.beta + calibration.gamma,
-        certifier.statement,
-    )
-
-
-def _monte_carlo(selection: np.ndarray, estimation: np.ndarray, alpha: float, sigma: float) -> Contender:
-    from rrise.evaluation.baselines import cohen_certify, cohen_select
-    from rrise.evaluation.comparison import Contender
-
-    return Contender(
-        BASELINE,
-        cohen_certify(selection, estimation, alpha=alpha, sigma=sigma),
-        cohen_select(selection),
-        alpha,
-        f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise (Cohen et al. "
-        f"2019): {int(selection[0].sum()):,} draws pick the class, {int(estimation[0].sum()):,} others bound it.",
-    )
-
-
-def _latency(
-    certifiers: dict[str, Certifier], network: Network, images: ImageSet, base: SampleConfig, config: EvaluateConfig
-) -> Latency:
-    """Time one certificate either way, both on one thread."""
-    from rrise.evaluation.latency import measure_latency
-    from rrise.stages.monte_carlo import NoisyImages, certify_fixed
-    from rrise.targets.passes import prepare_classifier
-
-    certifier = certifiers.get(DEPLOYED) or next(iter(certifiers.values()))
-    calibration = certifier.bundle.calibration
-    classifier = prepare_classifier(network.module, base.device, base.precision, base.compile)
-
-    def monte_carlo(index: int) -> object:
-        one = slice(index, index + 1)
-        noisy = NoisyImages(
-            classifier,
-            images.images[one],
-            images.ids[one],
-            base.sigma,
-            seed=base.seed,
-            sampler=base.sampler,
-            batch=base.batch_size,
-            device=base.device,
-            threads=1,
-        )
-        alpha = config.alpha or calibration.beta + calibration.gamma
-        return certify_fixed(noisy, n=base.n, alpha=alpha, n_selection=config.n_selection)
-
-    deterministic()
-    return measure_latency(
-        lambda index: certifier(images.images[index]),
-        monte_carlo,
-        images=min(config.latency_images, len(images)),
-        repeats=config.latency_repeats,
-    )
 
 
 def _save_examples(images: ImageSet, folder: Path) -> None:

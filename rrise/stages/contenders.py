@@ -1,0 +1,246 @@
+"""Who is compared on the test images: bundles, a rival surrogate's bundles, and Monte Carlo by three budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rrise.stages.workers import deterministic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rrise.data import ImageSet
+    from rrise.evaluation.comparison import Contender, EvaluateConfig
+    from rrise.evaluation.latency import Latency
+    from rrise.runtime.certifier import Certifier
+    from rrise.targets.settings import SampleConfig
+    from rrise.training.networks import Network
+
+FIXED, SPECIFIC, ADAPTIVE = "Monte Carlo", "input-specific MC", "adaptive MC"
+"""Names of the Monte Carlo certifiers B1, B2 and B3; the first is what the others are measured against."""
+DEPLOYED = "scaled"
+"""The bundle whose result is stated, if it is among those compared: chosen before any test image is seen."""
+_THINNING = 1
+"""Second part of the seed by which draws of B2 and B3 are picked out of B1's; the first is that of the noise."""
+
+
+@dataclass(frozen=True)
+class Certifiers:
+    """The bundles that are compared, by the names of their contenders; one sigma, n and beta for all.
+
+    Attributes
+    ----------
+    deployed : str
+        Whose result is stated.
+    """
+
+    by_name: Mapping[str, Certifier]
+    deployed: str
+
+    @property
+    def stated(self) -> Certifier:
+        """The certifier whose result is stated."""
+        return self.by_name[self.deployed]
+
+    @property
+    def error(self) -> float:
+        """Failure probability that it promises, beta + gamma."""
+        calibration = self.stated.bundle.calibration
+        return calibration.beta + calibration.gamma
+
+
+def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
+    """Open all bundles of a folder, and a rival surrogate's by the name that each is given.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no bundle.
+    ValueError
+        If sigma, n or beta differ.
+    """
+    from rrise.runtime.certifier import Certifier
+
+    folders = sorted(path.parent for path in bundles.glob("*/bundle.json"))
+    if not folders:
+        raise FileNotFoundError(f"bundles: expected folders written by `rrise calibrate` in {bundles}, got none.")
+    found = {f"rrise {folder.name}": Certifier.load(folder) for folder in folders}
+    deployed = f"rrise {DEPLOYED}" if f"rrise {DEPLOYED}" in found else next(iter(found))
+    taken = {*found, FIXED, SPECIFIC, ADAPTIVE} & rivals.keys()
+    if taken:
+        raise ValueError(f"rival: expected other names than {', '.join(sorted(taken))}. Name it otherwise.")
+    found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
+    levels = {(c.sigma, c.bundle.calibration.n, c.bundle.calibration.beta) for c in found.values()}
+    if len(levels) > 1:
+        raise ValueError(
+            f"bundles: expected one sigma, n and beta in {bundles}{' and of rivals' if rivals else ''}, got "
+            f"{sorted(levels)}. Compare like with like."
+        )
+    return Certifiers(found, deployed)
+
+
+def contenders(
+    certifiers: Certifiers,
+    images: ImageSet,
+    selection: NDArray[np.int64],
+    estimation: NDArray[np.int64],
+    config: EvaluateConfig,
+    base: SampleConfig,
+) -> list[Contender]:
+    """Return everybody's certificates of the test images, the bundles' first."""
+    found = [_single_pass(name, certifier, images) for name, certifier in certifiers.by_name.items()]
+    return found + monte_carlo(selection, estimation, config.alpha or certifiers.error, config, base)
+
+
+def monte_carlo(
+    selection: NDArray[np.int64],
+    estimation: NDArray[np.int64],
+    alpha: float,
+    config: EvaluateConfig,
+    base: SampleConfig,
+) -> list[Contender]:
+    """Return Monte Carlo's certificates by a fixed budget, an input-specific one, and adaptive stopping.
+
+    Parameters
+    ----------
+    selection, estimation : int64[B, K]
+        Class counts of two streams. Who needs fewer draws than the second has takes a random part of them, or looks at
+        them in a random order; in law that is what draws of its own would have given.
+    alpha : float
+        Failure probability of each certificate.
+    """
+    from rrise.evaluation.adaptive_stopping import adaptive_certify
+    from rrise.evaluation.baselines import cohen_certify, cohen_select
+    from rrise.evaluation.comparison import Contender
+    from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
+    from rrise.evaluation.thinning import in_order, thinned
+
+    guess, sigma, (unit, most) = cohen_select(selection), base.sigma, _unit(base)
+    rng = np.random.default_rng([base.seed, _THINNING])
+    pilot = f"{int(selection[0].sum()):,} draws"
+    each = f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise"
+    budgets = budget_map(n_max=most, batch=unit, alpha=alpha, sigma=sigma, decline=config.decline)
+    fresh = thinned(estimation, input_specific_budget(selection, budgets, alpha=alpha), rng)
+    looks = np.arange(unit, most + 1, unit)
+    k = in_order(estimation[np.arange(len(guess)), guess], base.n, looks, rng)
+    stopped = adaptive_certify(selection, k, looks, alpha=alpha, sigma=sigma, tolerance=config.tolerance)
+    specific = input_specific_certify(selection, fresh, alpha=alpha, sigma=sigma)
+    fixed = cohen_certify(selection, estimation, alpha=alpha, sigma=sigma)
+    return [
+        Contender(
+            FIXED,
+            fixed,
+            guess,
+            alpha,
+            f"{each} (Cohen et al. 2019): {pilot} pick the class, {base.n:,} others bound it.",
+        ),
+        Contender(
+            SPECIFIC,
+            specific,
+            guess,
+            alpha,
+            f"{each} (Chen et al. 2022, Seferis et al. 2024): {pilot} pick the class and ask for at most {most:,} "
+            f"others, of which it gives up {100 * config.decline:g}% of the radius to save some.",
+        ),
+        Contender(
+            ADAPTIVE,
+            stopped,
+            guess,
+            alpha,
+            f"{each}, whenever it stops (after Voracek 2024): {pilot} pick the class, others bound it, {most:,} at "
+            f"most, looked at every {unit:,} until the radius is known to {config.tolerance:g}.",
+        ),
+    ]
+
+
+def latency(
+    certifiers: Certifiers,
+    network: Network,
+    images: ImageSet,
+    base: SampleConfig,
+    config: EvaluateConfig,
+    *,
+    fit_seconds: float | None,
+    offline: int,
+) -> Latency:
+    """Time one certificate of the deployed bundle and of each Monte Carlo certifier, by turns on one thread.
+
+    With the seconds that fit, export and calibration took, the offline work gets a time too: the noisy evaluations of
+    targets and calibration at the price that Monte Carlo pays for one, on the same thread.
+    """
+    from dataclasses import replace
+
+    from rrise.evaluation.latency import measure_latency
+    from rrise.stages.monte_carlo import NoisyImages, certify_adaptive, certify_fixed, certify_input_specific
+    from rrise.targets.passes import prepare_classifier
+
+    certifier, (unit, most) = certifiers.stated, _unit(base)
+    classifier = prepare_classifier(network.module, base.device, base.precision, base.compile)
+    alpha, n_selection = config.alpha or certifiers.error, config.n_selection
+
+    def noisy(index: int) -> NoisyImages:
+        one = slice(index, index + 1)
+        return NoisyImages(
+            classifier,
+            images.images[one],
+            images.ids[one],
+            base.sigma,
+            seed=base.seed,
+            sampler=base.sampler,
+            batch=unit,
+            device=base.device,
+            threads=1,
+        )
+
+    def fixed(index: int) -> object:
+        return certify_fixed(
+            replace(noisy(index), batch=base.batch_size), n=base.n, alpha=alpha, n_selection=n_selection
+        )
+
+    def specific(index: int) -> object:
+        return certify_input_specific(
+            noisy(index), n_max=most, alpha=alpha, n_selection=n_selection, decline=config.decline
+        )
+
+    def adaptive(index: int) -> object:
+        return certify_adaptive(
+            noisy(index), n_max=most, alpha=alpha, n_selection=n_selection, tolerance=config.tolerance
+        )
+
+    deterministic()
+    found = measure_latency(
+        lambda index: certifier(images.images[index]),
+        fixed,
+        images=min(config.latency_images, len(images)),
+        repeats=config.latency_repeats,
+        others={SPECIFIC: specific, ADAPTIVE: adaptive},
+    )
+    if fit_seconds is None:
+        return found
+    each = found.monte_carlo_ms[1] / 1e3 / (base.n + config.n_selection)
+    return replace(found, offline_seconds=offline * each + fit_seconds)
+
+
+def _unit(base: SampleConfig) -> tuple[int, int]:
+    """Return the draws between two looks, in which an input-specific budget is counted too, and the most draws."""
+    unit = max(1, min(base.batch_size, 100, base.n // 10))
+    return unit, base.n - base.n % unit
+
+
+def _single_pass(name: str, certifier: Certifier, images: ImageSet) -> Contender:
+    from rrise import _C
+    from rrise.evaluation.comparison import Contender
+
+    calibration = certifier.bundle.calibration
+    return Contender(
+        name,
+        certifier(images.images),
+        _C.top(certifier.logits(images.images))[0],
+        calibration.beta + calibration.gamma,
+        certifier.statement,
+    )
