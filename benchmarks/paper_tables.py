@@ -134,16 +134,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="fashion_mnist", help="name of a recipe of rrise's, or a TOML file")
     parser.add_argument("--scale", action="store_true", help="the recipe's [scale]: fewer images, draws and epochs")
+    parser.add_argument("--variant", default="", help="a variant of the recipe, such as low-noise")
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 200, 300])
     parser.add_argument("--out", type=Path, help="folder of runs and tables; default: runs/paper/RECIPE")
     parser.add_argument("--set", nargs="*", default=[], help="settings of the recipe to change, as sample.n=500")
     parser.add_argument("--no-ablations", action="store_true", help="only certified accuracy, boundary and break-even")
     arguments = parser.parse_args()
-    out = arguments.out or Path("runs/paper") / Path(arguments.recipe).stem
-    runs = [
-        seed_run(arguments.recipe, arguments.set, seed, out, scaled=arguments.scale, say=print)
-        for seed in arguments.seeds
-    ]
+    name = Path(arguments.recipe).stem + (f"-{arguments.variant}" if arguments.variant else "")
+    out, how = arguments.out or Path("runs/paper") / name, {"scaled": arguments.scale, "variant": arguments.variant}
+    runs = [seed_run(arguments.recipe, arguments.set, seed, out, say=print, **how) for seed in arguments.seeds]
     radii = list(runs[0].recipe.evaluate.radii)
     by_seed = [{f"alpha={BETA + gamma:g}": level(run, gamma, radii, print) for gamma in GAMMAS} for run in runs]
     levels = over(by_seed)
@@ -182,6 +181,7 @@ def about(runs: list[SeedRun], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what was run, on what, by which command."""
     first = runs[0]
     command = f"python benchmarks/paper_tables.py --recipe {arguments.recipe}" + " --scale" * arguments.scale
+    command += f" --variant {arguments.variant}" if arguments.variant else ""
     command += f" --seeds {' '.join(map(str, arguments.seeds))}"
     command += f" --set {' '.join(arguments.set)}" if arguments.set else ""
     return {

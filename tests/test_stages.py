@@ -122,7 +122,7 @@ def test_a_bundle_refuses_another_engine(recipe: Recipe, splits: Splits, copy: P
 
 def test_evaluation_refuses_another_classifier(recipe: Recipe, splits: Splits, copy: Path) -> None:
     other = other_classifier(recipe, splits, copy / "other")
-    with pytest.raises(ValueError, match="the one that the bundle of rrise offset was calibrated on"):
+    with pytest.raises(ValueError, match="the one that rrise offset was calibrated on"):
         stages.evaluate(
             splits,
             recipe.evaluate,
@@ -237,7 +237,7 @@ def test_every_contender_is_told_apart_and_timed(finished: Finished) -> None:
 
 
 def test_a_rival_is_judged_by_its_own_engine(recipe: Recipe, splits: Splits, copy: Path) -> None:
-    """The points of a rival's calibration are what its engine says of the calibration images, not the deployed one's."""
+    """A rival's calibration points are what its own engine says of the calibration images."""
     from rrise.evaluation import report
 
     views = {}

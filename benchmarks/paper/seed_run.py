@@ -118,12 +118,19 @@ class SeedRun:
 
 
 def seed_run(
-    source: str, overrides: Sequence[str], seed: int, out: Path, *, scaled: bool, say: Callable[[str], object]
+    source: str,
+    overrides: Sequence[str],
+    seed: int,
+    out: Path,
+    *,
+    scaled: bool,
+    say: Callable[[str], object],
+    variant: str = "",
 ) -> SeedRun:
     """Run a recipe with one seed for everything that is drawn, as far as it was not run before, and open it."""
     drawn = ("data", "train", "sample", "fit", *(("rival",) if load_recipe(source, overrides).rival else ()))
     seeds = [f"{table}.seed={seed}" for table in drawn]
-    recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scaled=scaled)
+    recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scaled=scaled, variant=variant)
     run(recipe, say=lambda line: say(f"seed {seed}: {line}"))
     splits, folder = stages.load_splits(recipe.data), Path(recipe.out)
     parts = {"train": "targets", "calibration": "calibration"} | dict.fromkeys(

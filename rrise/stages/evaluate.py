@@ -75,7 +75,7 @@ def evaluate(
         calibrated_on = certifier.bundle.provenance.get("classifier_sha256")
         if calibrated_on != network.sha256:
             raise ValueError(
-                f"classifier: expected the one that the bundle of {name} was calibrated on, sha256 {calibrated_on}, got "
+                f"classifier: expected the one that {name} was calibrated on, sha256 {calibrated_on}, got "
                 f"{network.sha256} in {classifier}. Name that classifier."
             )
     images = splits.test
