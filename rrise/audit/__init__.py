@@ -1,0 +1,6 @@
+"""What watches a certifier in service, and what answers when it abstains.
+
+Key modules: `auditor` (checks a random share of certificates), `eprocess` (the evidence against the guarantee),
+`drift` (the evidence that inputs changed), `bets` (what both are made of), `record` (what survives a restart),
+`status` (numbers, a line, Prometheus), `fallback` (abstentions go to Monte Carlo within a `budget`).
+"""
