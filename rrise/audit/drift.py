@@ -30,6 +30,11 @@ def cells(q: ArrayLike) -> NDArray[np.int64]:
     return np.where(np.isnan(found), CELLS, found).astype(np.int64)
 
 
+def rank(counts: NDArray[np.int64], cell: int, uniform: float) -> float:
+    """Return the p-value of a new q, itself already counted: the share of all below it, and of those in its cell."""
+    return float((counts[:cell].sum() + uniform * counts[cell]) / counts.sum())
+
+
 def densities(p: ArrayLike) -> NDArray[np.float64]:
     """Return float64[..., DRIFT_BETS], Beta(a, b) densities at p-values: bets on too many small, large, middle or both.
 
@@ -95,7 +100,6 @@ class Drift:
         cell = int(cells(q))
         counts = self.counts.copy()
         counts[cell] += 1
-        p = (counts[:cell].sum() + uniform * counts[cell]) / counts.sum()
-        capital = grow(self.capital, self.steps, densities(p))
+        capital = grow(self.capital, self.steps, densities(rank(counts, cell, uniform)))
         largest = max(self.largest, float(worth(capital, self.steps + 1)))
         return Drift(counts, self.steps + 1, capital, largest)

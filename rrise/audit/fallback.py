@@ -69,17 +69,17 @@ def abstentions(certificates: Certificates) -> NDArray[np.bool_]:
 class Fallback:
     """A certifier whose abstentions, or other chosen inputs, go to Monte Carlo as far as a budget reaches.
 
-    The guarantee together. For a new input, the surrogate certifies and is wrong with probability at most
-    beta + gamma. An input is chosen by its certificate, before any noise is drawn for it, so whatever the input, Monte
-    Carlo is wrong about it with probability at most alpha. A certificate that is returned is one of the two; by the
-    union of both events it is wrong with probability at most
+    The guarantee together. A new input is certified wrongly by the surrogate with probability at most beta + gamma. An
+    input is chosen by its certificate, before any noise is drawn for it; so, whatever the input, Monte Carlo certifies
+    it wrongly with probability at most alpha. A certificate that is returned is one of the two, so a new input gets a
+    wrong one with probability at most
 
         beta + gamma + alpha P(chosen)  <=  beta + gamma + alpha,
 
     where beta + gamma is over inputs (and, marginally, over calibrations, or but for an unlucky one: as in
-    `Certifier.statement`) and alpha over the noise of each single input. Given that an input was answered by Monte
-    Carlo, its certificate is wrong with probability at most alpha: there the guarantee holds for every input, of
-    whatever distribution. A budget that is spent leaves abstentions, about which nothing is claimed.
+    `Certifier.statement`) and alpha over the noise of each single input. None of these is a probability given that a
+    certificate was issued: an input that Monte Carlo rarely certifies may be wrong whenever it does. A budget that is
+    spent leaves abstentions, about which nothing is claimed.
 
     Parameters
     ----------
@@ -168,13 +168,14 @@ class Fallback:
     @property
     def statement(self) -> str:
         """What is guaranteed together, in one sentence with its numbers and the share of inputs chosen so far."""
-        counts, alpha = self.counts, self._monte_carlo.alpha
+        counts, calibration = self.counts, self._certifier.bundle.calibration
+        error, alpha = self._error, self._monte_carlo.alpha
         share = f"{100 * counts['chosen'] / counts['inputs']:.3g}%" if counts["inputs"] else "none yet"
+        unlucky = f", with confidence {1 - calibration.eta:.6g}" if calibration.guarantee != "marginal" else ""
         return (
-            f"A certificate that is returned for a new input is wrong with probability at most "
-            f"{100 * (self._error + alpha):.6g}%: {100 * self._error:.6g}% that the surrogate certifies it and is "
-            f"wrong, a {self._certifier.bundle.calibration.guarantee} guarantee over inputs, and {100 * alpha:.6g}% "
-            f"times the share of inputs chosen for Monte Carlo ({share} of {counts['inputs']:,}), over the noise of "
-            f"each; one that rests on Monte Carlo is wrong with probability at most {100 * alpha:.6g}% whatever the "
-            "input."
+            f"A new input gets a wrong certificate with probability at most {100 * (error + alpha):.6g}%: "
+            f"{100 * error:.6g}% from the surrogate, a {calibration.guarantee} guarantee over inputs{unlucky}, and "
+            f"{100 * alpha:.6g}% from Monte Carlo times the share of inputs that go to it ({share} of "
+            f"{counts['inputs']:,} were chosen so far); whatever an input, Monte Carlo certifies it wrongly with "
+            f"probability at most {100 * alpha:.6g}% over its noise."
         )
