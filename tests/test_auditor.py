@@ -207,7 +207,7 @@ def resealed(path: Path, change: Callable[[dict], None]) -> None:
     [
         (lambda c: c["evidence"]["capital"].pop(), "expected evidence.capital to be 32 amounts"),
         (lambda c: c["evidence"].update(refuted=11), "expected evidence.refuted to be 0 to audits = 10"),
-        (lambda c: c["drift"]["counts"].append(0), "expected drift.counts to be 1025 counts"),
+        (lambda c: c["drift"]["counts"].append(0), "expected drift.counts to be 257 counts"),
         (lambda c: c["counters"].update(served=-1), "expected counters.served to be a count"),
         (lambda c: c["evidence"].update(largest=0.5), "expected evidence.largest to be at least 1.0"),
         (lambda c: c.update(start=1 << 24), "expected start to be 1 to"),

@@ -119,7 +119,7 @@ class Auditor:
         self._record = resume(self._state, fresh)
         root = np.random.SeedSequence([secrets.randbits(128) if seed is None else seed, self._record.start])
         self._choice, self._ties = map(np.random.default_rng, root.spawn(2))
-        self._skip = int(self._choice.geometric(rate)) - 1  # inputs until the next that is chosen
+        self._skip = int(self._choice.geometric(rate)) - 1  # inputs before the next that is chosen
         self._served, self._dropped = self._record.served, self._record.dropped
         self._begun, self._closed = 0, False
         self._errors = {"audit": "", "save": ""}  # why the latest of each failed
@@ -137,33 +137,39 @@ class Auditor:
     def __call__(self, images: NDArray[Any]) -> Certificates:
         """Return the certifier's certificates, as `Certifier.__call__`; a random share of them is audited later."""
         certificates = self._certifier(images)
-        for row in self._choose(len(certificates.label)):
-            image = as_batch(images, self._certifier.input_shape)[row]
+        count = len(certificates.label)
+        with self._counting:
+            self._served += count
+            self._skip -= count
+            if self._skip >= 0:
+                return certificates
+            rows = self._rows(count)
+        batch = as_batch(images, self._certifier.input_shape)
+        for row in rows:
             label, q, p_lower = certificates.label[row], certificates.q[row], certificates.p_lower[row]
-            self._offer(_Chosen(image.copy(), int(label), float(q), float(p_lower)))
+            self._offer(_Chosen(batch[row].copy(), int(label), float(q), float(p_lower)))
         return certificates
 
     def certify_one(self, image: NDArray[Any]) -> Certificate:
         """Return the certifier's certificate, as `Certifier.certify_one`; perhaps it is audited later."""
         found = self._certifier.certify_one(image)
-        if self._choose(1):
-            copy = as_batch(image, self._certifier.input_shape)[0].copy()
-            self._offer(_Chosen(copy, found.label, found.q, found.p_lower))
+        with self._counting:
+            self._served += 1
+            self._skip -= 1
+            if self._skip >= 0:
+                return found
+            self._rows(1)
+        copy = as_batch(image, self._certifier.input_shape)[0].copy()
+        self._offer(_Chosen(copy, found.label, found.q, found.p_lower))
         return found
 
-    def _choose(self, count: int) -> list[int]:
-        """Return which of the next inputs are chosen: the gaps between them are geometric."""
-        with self._counting:
-            self._served += count
-            if self._skip >= count:
-                self._skip -= count
-                return []
-            rows = []
-            while self._skip < count:
-                rows.append(self._skip)
-                self._skip += int(self._choice.geometric(self._settings.rate))
-            self._skip -= count
-            return rows
+    def _rows(self, count: int) -> list[int]:
+        """Return which of the last ``count`` inputs are chosen; the gaps between chosen inputs are geometric."""
+        rows = []
+        while self._skip < 0:
+            rows.append(self._skip + count)
+            self._skip += int(self._choice.geometric(self._settings.rate))
+        return rows
 
     def _offer(self, chosen: _Chosen) -> None:
         try:

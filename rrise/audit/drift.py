@@ -13,7 +13,7 @@ from rrise.audit.bets import grow, worth
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-CELLS = 1024
+CELLS = 256
 """Cells of logit(q) from -7 to 25, the first and last open; one more holds the inputs whose q is NaN."""
 _SHAPES = (0.5, 0.75, 1.0, 1.5, 2.0)
 _A, _B = np.array([(a, b) for a in _SHAPES for b in _SHAPES if (a, b) != (1.0, 1.0)]).T

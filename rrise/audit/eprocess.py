@@ -45,11 +45,11 @@ def refutes(k: int, n: int, p_lower: float, b: float) -> bool:
     Raises
     ------
     TypeError, ValueError
-        As :func:`rrise.calibration.bounds.clopper_pearson_interval`, at level 2b.
+        As :func:`rrise.calibration.bounds.clopper_pearson`.
     """
-    from rrise.calibration.bounds import clopper_pearson_interval
+    from rrise.calibration.bounds import clopper_pearson
 
-    return bool(clopper_pearson_interval(k, n, 2 * b)[1] < p_lower)
+    return bool(1 - clopper_pearson(n - k, n, b) < p_lower)
 
 
 @dataclass(frozen=True, eq=False)
