@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -326,3 +327,17 @@ def test_a_real_bundle_is_audited_by_its_base_classifier(finished: tuple[Path, l
     assert not status.alarm
     with pytest.raises(ValueError, match="classifier: expected the one that the bundle was calibrated on"):
         noisy_source(certifier.bundle, run / "surrogate")
+
+
+def test_a_curve_that_was_raised_is_found(finished: tuple[Path, list[str]]) -> None:
+    """The bundle as it was calibrated keeps its promise, the same one with a bolder curve does not."""
+    run = finished[0]
+    honest = Certifier.load(run / "bundles/scaled")
+    curve = replace(honest.bundle.curve, knots_p=np.full_like(honest.bundle.curve.knots_p, 0.95))
+    bold = Certifier(replace(honest.bundle, curve=curve), honest.engine)
+    counts = ClassifierCounts(noisy_source(honest.bundle, run / "classifier", seed=1))
+    images = load_splits(DataConfig()).test.images[:120]
+    for certifier, alarm in ((honest, False), (bold, True)):
+        with Auditor(certifier, counts, rate=1.0, n=100, seed=0, waiting=120) as auditor:
+            auditor(images)
+        assert (auditor.status.audited, auditor.status.alarm) == (120, alarm)

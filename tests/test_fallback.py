@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_certifier import FakeCertifier, stream
+from fake_certifier import FakeCertifier, evaluate, stream
 from scipy.stats import binom
 
-from rrise import Certificates, Certifier, Fallback
+from rrise import Auditor, Certificates, Certifier, Fallback
 from rrise.audit.budget import Budget
 from rrise.calibration.bounds import clopper_pearson
 from rrise.data import DataConfig, load_splits
@@ -122,6 +122,15 @@ def test_the_statement_has_the_numbers() -> None:
     for part in ("at most 10%: 5% from the surrogate", "training-conditional", "confidence 0.99", share):
         assert part in fallback.statement
     assert "confidence" not in Fallback(FakeCertifier(), FakeMonteCarlo(), Budget(1)).statement
+
+
+def test_an_auditor_may_stand_in_for_its_certifier() -> None:
+    images = stream(50, abstain=0.5)
+    with Auditor(FakeCertifier(), evaluate, rate=1.0, n=200, seed=0) as auditor:
+        found = Fallback(auditor, FakeMonteCarlo(), Budget(10**6))(images)
+    assert {"surrogate", "monte carlo", "none"} == set(found.evidence)
+    status = auditor.status
+    assert (status.audited, status.abstained) == (50, (found.evidence != "surrogate").sum())
 
 
 def test_another_sigma_is_refused() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
 
+from rrise.audit.auditor import Auditor
 from rrise.audit.settings import promised
 from rrise.runtime.certificates import Certificates
 from rrise.runtime.images import as_batch
@@ -83,7 +84,8 @@ class Fallback:
 
     Parameters
     ----------
-    certifier : Certifier
+    certifier : Certifier or Auditor
+        Whose single passes come first; an auditor goes on auditing them.
     monte_carlo : MonteCarlo
     budget : Budget
         An input takes ``monte_carlo.most`` evaluations from it, and gives back what it does not spend; an input for
@@ -100,19 +102,21 @@ class Fallback:
 
     def __init__(
         self,
-        certifier: Certifier,
+        certifier: Certifier | Auditor,
         monte_carlo: MonteCarlo,
         budget: Budget,
         *,
         choose: Callable[[Certificates], NDArray[np.bool_]] = abstentions,
     ) -> None:
-        if monte_carlo.sigma != certifier.sigma:
+        plain = certifier.certifier if isinstance(certifier, Auditor) else certifier
+        if monte_carlo.sigma != plain.sigma:
             raise ValueError(
-                f"fallback: expected sigma {certifier.sigma} as of the bundle, got {monte_carlo.sigma}. Certify the "
+                f"fallback: expected sigma {plain.sigma} as of the bundle, got {monte_carlo.sigma}. Certify the "
                 "same smoothed classifier."
             )
-        self._certifier, self._monte_carlo, self._budget, self._choose = certifier, monte_carlo, budget, choose
-        self._error = promised(certifier.bundle)
+        self._certify, self._certifier = certifier, plain
+        self._monte_carlo, self._budget, self._choose = monte_carlo, budget, choose
+        self._error = promised(plain.bundle)
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(("inputs", "chosen", "answered", "refused", "evaluations"), 0)
 
@@ -124,7 +128,7 @@ class Fallback:
         TypeError, ValueError
             As `Certifier.__call__`, or as Monte Carlo does; nothing is counted then.
         """
-        found = self._certifier(images)
+        found = self._certify(images)
         chosen = np.asarray(self._choose(found), dtype=np.bool_)
         if chosen.shape != (len(found),):
             raise ValueError(f"choose: expected bool[{len(found)}], one an input, got shape {chosen.shape}. Mark rows.")
