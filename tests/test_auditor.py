@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -72,10 +74,11 @@ def test_the_share_is_right_in_batches_of_any_size_and_blind_to_the_input() -> N
 
 
 def test_an_alarm_is_raised_where_it_is_due_only() -> None:
-    good = audited(wrong(stream(1500), 0.02)).status
+    images = wrong(stream(1500), 0.02)
+    good = audited(images).status
     assert (good.alarm, good.drift_alarm) == (False, False)
     assert good.promised_rate == pytest.approx(0.055)  # 0.01 + 0.04 and a tenth of it
-    assert 10 < good.refuted < 60
+    assert good.refuted == images[:, 0, 2].sum() > 10  # 100 of 200 refute 0.9, 198 or so do not
     assert good.refuted_rate_low < 0.02 < good.refuted_rate_high
     bad = audited(wrong(stream(400), 0.2)).status
     assert bad.alarm
@@ -271,6 +274,34 @@ def test_a_forked_child_certifies_and_does_not_hang() -> None:
         os._exit(0 if len(found) == auditor.status.dropped == 4 else 1)
     assert os.waitpid(child, 0)[1] == 0
     auditor.close()
+
+
+UNCLOSED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from concurrent.futures import ThreadPoolExecutor
+import numpy, time
+from fake_certifier import FakeCertifier, stream
+from rrise import Auditor
+from rrise.audit.record import Record
+def count(image, n, name):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: (time.sleep(0.02), numpy.array([0, n]))[1]).result()
+auditor = Auditor(FakeCertifier(), count, rate=1.0, n=200, state=sys.argv[2], save_every=1000)
+auditor(stream(200))
+time.sleep(0.3)
+"""
+
+
+def test_a_process_that_ends_without_close_ends_well_and_forgets_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.json"
+    command = [sys.executable, "-c", UNCLOSED, Path(__file__).parent, path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    record = Record.parse(path.read_bytes())
+    assert 0 < record.evidence.audits < 200
+    assert record.evidence.audits + record.dropped == record.served == 200
+    assert record.failed == 0
 
 
 def test_metrics_are_prometheus_text() -> None:

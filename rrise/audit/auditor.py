@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import secrets
@@ -86,7 +87,8 @@ class Auditor:
     waiting : int
         Length of the queue.
     save_every : int
-        Audits between two writes of the state; a crash forgets at most so many, and `close` forgets none.
+        Audits between two writes of the state; a crash forgets at most so many. `close` and the end of the process
+        forget none, but without `close` what still waits then is dropped.
 
     Raises
     ------
@@ -128,6 +130,7 @@ class Auditor:
         self._queue: queue.Queue[_Chosen | None] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._work, name="rrise-audit", daemon=True)
         self._thread.start()
+        atexit.register(self._leave)  # a thread that is in the middle of an evaluation would abort the process
 
     @property
     def certifier(self) -> Certifier:
@@ -177,11 +180,18 @@ class Auditor:
                 raise queue.Full
             self._queue.put_nowait(chosen)
         except queue.Full:
-            with self._counting:
-                self._dropped += 1
+            self._drop()
+
+    def _drop(self) -> None:
+        with self._counting:
+            self._dropped += 1
 
     def _work(self) -> None:
         while (chosen := self._queue.get()) is not None:
+            if _leaving():
+                self._drop()
+                self._queue.task_done()
+                continue
             self._errors["audit"] = _reason(partial(self._audit, chosen))
             if self._record.evidence.audits % self._settings.save_every == 0:
                 self._errors["save"] = _reason(self._save)
@@ -196,6 +206,9 @@ class Auditor:
             try:
                 k = _hits(self._evaluate(chosen.image, n, name), n, chosen.label, len(self._certifier.classes))
             except Exception:
+                if _leaving():  # thread pools end before anyone is told
+                    self._drop()
+                    return
                 self._record = replace(record, failed=record.failed + 1)
                 raise
             refuted = refutes(k, n, chosen.p_lower, self._settings.b)
@@ -215,7 +228,7 @@ class Auditor:
 
     @property
     def status(self) -> AuditStatus:
-        """What the audit knows now; may be read from any thread."""
+        """What the audit knows now, from any thread; its intervals take milliseconds, so not for every input."""
         return AuditStatus.of(
             self._snapshot(),
             b=self._settings.b,
@@ -255,7 +268,16 @@ class Auditor:
         self._closed = True
         self._queue.put(None)
         self._thread.join()
+        atexit.unregister(self._leave)
         self._save()
+
+    def _leave(self) -> None:
+        """End the thread when the process ends without `close`: what still waits is dropped."""
+        if not self._closed and os.getpid() == self._process:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join()
+            self._errors["save"] = _reason(self._save)
 
     def __enter__(self) -> Auditor:
         return self
@@ -264,6 +286,11 @@ class Auditor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _leaving() -> bool:
+    """Return whether the process is about to end."""
+    return not threading.main_thread().is_alive()
 
 
 def _reason(step: Callable[[], None]) -> str:
