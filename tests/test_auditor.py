@@ -122,6 +122,11 @@ def test_errors_are_told_and_never_raised() -> None:
     assert status.error == "RuntimeError: the GPU is gone"
     again = audited(images[::-1], fails).status
     assert (again.audited, again.failed, again.error) == (10, 20, "")  # it works again
+
+    def leaves(image: np.ndarray, n: int, name: int) -> np.ndarray:
+        raise SystemExit(3)
+
+    assert audited(images, leaves).status.failed == 30
     short = audited(images, lambda image, n, name: np.array([1, 2])).status
     assert short.failed == 30
     assert "evaluate: expected integer counts of 2 classes that sum to n = 200, got int64[2] with sum 3" in short.error
@@ -159,8 +164,8 @@ def test_no_random_number_is_used_twice_over_restarts_and_crashes(tmp_path: Path
     for _ in range(3):
         auditor = Auditor(FakeCertifier(), count, **ALL, state=tmp_path / "audit.json", save_every=1000)
         auditor(stream(50))
-        auditor._queue.join()  # and then it dies without a word
-        ties.append(float(auditor._ties.random()))
+        auditor._backlog._queue.join()  # and then it dies without a word
+        ties.append(float(auditor._backlog._ties.random()))
     assert len(set(names)) == len(names) == 150
     assert max(names) < 2**56
     assert len(set(ties)) == 3
@@ -171,7 +176,7 @@ def test_the_state_is_saved_on_the_way(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
     auditor = Auditor(FakeCertifier(), evaluate, **ALL, state=path, save_every=10)
     auditor(stream(25))
-    auditor._queue.join()
+    auditor._backlog._queue.join()
     assert Record.parse(path.read_bytes()).evidence.audits == 20
     auditor.flush()
     assert Record.parse(path.read_bytes()).evidence.audits == 25
@@ -239,7 +244,7 @@ def test_two_auditors_do_not_share_a_state(tmp_path: Path) -> None:
     one = Auditor(FakeCertifier(), evaluate, **ALL, state=path, save_every=1)
     two = Auditor(FakeCertifier(), evaluate, **ALL, state=path, save_every=1)
     one(stream(5))
-    one._queue.join()
+    one._backlog._queue.join()
     assert "another auditor uses the file" in one.status.error
     with pytest.raises(ValueError, match="another auditor uses the file"):
         one.close()

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import queue
 import secrets
 import threading
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from rrise.audit.backlog import Backlog, Chosen
 from rrise.audit.drift import Drift
-from rrise.audit.eprocess import EProcess, refutes
-from rrise.audit.record import Record, resume, save
+from rrise.audit.eprocess import EProcess
+from rrise.audit.record import Record, resume
 from rrise.audit.settings import AuditSettings, promised
 from rrise.audit.status import AuditStatus
-from rrise.runtime.certificates import ABSTAIN
 from rrise.runtime.images import as_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
 
+    from rrise.audit.backlog import Counts
     from rrise.runtime.certificates import Certificate, Certificates
     from rrise.runtime.certifier import Certifier
-
-
-class Counts(Protocol):
-    """Evaluates the base classifier under noise; `rrise.stages.service.ClassifierCounts` is one."""
-
-    def __call__(self, image: NDArray[Any], n: int, name: int) -> NDArray[Any]:
-        """Return int[K], how often each class was given to n noisy copies of one image.
-
-        The image is uint8 (H,W,C) or float32 (C,H,W) in [0,1]. ``name``, below 2^56, is another number for each audit,
-        after a restart too: noise that is named by it is fresh, as the evidence needs.
-        """
-
-
-class _Chosen(NamedTuple):
-    image: NDArray[Any]
-    label: int
-    q: float
-    p_lower: float
 
 
 @final
@@ -114,23 +91,17 @@ class Auditor:
         waiting: int = 256,
         save_every: int = 20,
     ) -> None:
-        self._certifier, self._evaluate = certifier, evaluate
+        self._certifier = certifier
         self._settings = AuditSettings.of(promised(certifier.bundle), rate, n, b, alpha, waiting, save_every)
-        self._state = None if state is None else Path(state)
+        path = None if state is None else Path(state)
         fresh = Record(certifier.bundle.sha256, 1, EProcess.begin(self._settings.m), Drift.begin(reference))
-        self._record = resume(self._state, fresh)
-        root = np.random.SeedSequence([secrets.randbits(128) if seed is None else seed, self._record.start])
-        self._choice, self._ties = map(np.random.default_rng, root.spawn(2))
+        record = resume(path, fresh)
+        root = np.random.SeedSequence([secrets.randbits(128) if seed is None else seed, record.start])
+        self._choice, ties = map(np.random.default_rng, root.spawn(2))
         self._skip = int(self._choice.geometric(rate)) - 1  # inputs before the next that is chosen
-        self._served, self._dropped = self._record.served, self._record.dropped
-        self._begun, self._closed = 0, False
-        self._errors = {"audit": "", "save": ""}  # why the latest of each failed
-        self._process = os.getpid()
-        self._counting, self._saving = threading.Lock(), threading.Lock()
-        self._queue: queue.Queue[_Chosen | None] = queue.Queue(waiting)
-        self._thread = threading.Thread(target=self._work, name="rrise-audit", daemon=True)
-        self._thread.start()
-        atexit.register(self._leave)  # a thread that is in the middle of an evaluation would abort the process
+        self._served, self._counting = record.served, threading.Lock()
+        classes = len(certifier.classes)
+        self._backlog = Backlog(evaluate, classes, self._settings, record, path, ties, lambda: self._served)
 
     @property
     def certifier(self) -> Certifier:
@@ -150,7 +121,7 @@ class Auditor:
         batch = as_batch(images, self._certifier.input_shape)
         for row in rows:
             label, q, p_lower = certificates.label[row], certificates.q[row], certificates.p_lower[row]
-            self._offer(_Chosen(batch[row].copy(), int(label), float(q), float(p_lower)))
+            self._backlog.offer(Chosen(batch[row].copy(), int(label), float(q), float(p_lower)))
         return certificates
 
     def certify_one(self, image: NDArray[Any]) -> Certificate:
@@ -163,7 +134,7 @@ class Auditor:
                 return found
             self._rows(1)
         copy = as_batch(image, self._certifier.input_shape)[0].copy()
-        self._offer(_Chosen(copy, found.label, found.q, found.p_lower))
+        self._backlog.offer(Chosen(copy, found.label, found.q, found.p_lower))
         return found
 
     def _rows(self, count: int) -> list[int]:
@@ -174,67 +145,15 @@ class Auditor:
             self._skip += int(self._choice.geometric(self._settings.rate))
         return rows
 
-    def _offer(self, chosen: _Chosen) -> None:
-        try:
-            if self._closed or os.getpid() != self._process:  # a child process has no thread: audit in one process
-                raise queue.Full
-            self._queue.put_nowait(chosen)
-        except queue.Full:
-            self._drop()
-
-    def _drop(self) -> None:
-        with self._counting:
-            self._dropped += 1
-
-    def _work(self) -> None:
-        while (chosen := self._queue.get()) is not None:
-            if _leaving():
-                self._drop()
-                self._queue.task_done()
-                continue
-            self._errors["audit"] = _reason(partial(self._audit, chosen))
-            if self._record.evidence.audits % self._settings.save_every == 0:
-                self._errors["save"] = _reason(self._save)
-            self._queue.task_done()
-        self._queue.task_done()
-
-    def _audit(self, chosen: _Chosen) -> None:
-        record, n, refuted = self._record, self._settings.n, False
-        if chosen.label != ABSTAIN:
-            name = (record.start << 32) + self._begun
-            self._begun += 1
-            try:
-                k = _hits(self._evaluate(chosen.image, n, name), n, chosen.label, len(self._certifier.classes))
-            except Exception:
-                if _leaving():  # thread pools end before anyone is told
-                    self._drop()
-                    return
-                self._record = replace(record, failed=record.failed + 1)
-                raise
-            refuted = refutes(k, n, chosen.p_lower, self._settings.b)
-            record = replace(record, evaluations=record.evaluations + n)
-        else:
-            record = replace(record, abstained=record.abstained + 1)
-        drift = record.drift.after(chosen.q, float(self._ties.random()))
-        self._record = replace(record, evidence=record.evidence.after(refuted), drift=drift)
-
-    def _save(self) -> None:
-        if self._state is not None:
-            with self._saving:
-                save(self._state, self._snapshot())
-
-    def _snapshot(self) -> Record:
-        return replace(self._record, served=self._served, dropped=self._dropped)
-
     @property
     def status(self) -> AuditStatus:
         """What the audit knows now, from any thread; its intervals take milliseconds, so not for every input."""
         return AuditStatus.of(
-            self._snapshot(),
+            self._backlog.record,
             b=self._settings.b,
             alpha=self._settings.alpha,
-            queued=self._queue.qsize(),
-            error="; ".join(filter(None, self._errors.values())),
+            queued=len(self._backlog),
+            error=self._backlog.error,
         )
 
     def metrics(self) -> str:
@@ -249,11 +168,7 @@ class Auditor:
         ValueError, OSError
             If the state cannot be written, or another auditor uses the file.
         """
-        if os.getpid() != self._process:
-            return
-        if self._thread.is_alive():
-            self._queue.join()
-        self._save()
+        self._backlog.flush()
 
     def close(self) -> None:
         """Audit what was chosen so far, write the state and end the thread; the certifier still serves, unaudited.
@@ -263,21 +178,7 @@ class Auditor:
         ValueError, OSError
             As `flush`.
         """
-        if self._closed or os.getpid() != self._process:
-            return
-        self._closed = True
-        self._queue.put(None)
-        self._thread.join()
-        atexit.unregister(self._leave)
-        self._save()
-
-    def _leave(self) -> None:
-        """End the thread when the process ends without `close`: what still waits is dropped."""
-        if not self._closed and os.getpid() == self._process:
-            self._closed = True
-            self._queue.put(None)
-            self._thread.join()
-            self._errors["save"] = _reason(self._save)
+        self._backlog.close()
 
     def __enter__(self) -> Auditor:
         return self
@@ -286,28 +187,3 @@ class Auditor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _leaving() -> bool:
-    """Return whether the process is about to end."""
-    return not threading.main_thread().is_alive()
-
-
-def _reason(step: Callable[[], None]) -> str:
-    """Take a step and return why it failed, in one line; "" if it did not."""
-    try:
-        step()
-    except Exception as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())
-    return ""
-
-
-def _hits(counts: NDArray[Any], n: int, label: int, classes: int) -> int:
-    """Return how often the label occurred, or raise ValueError unless the counts are of n draws and all classes."""
-    found = np.asarray(counts)
-    if found.dtype.kind not in "iu" or found.shape != (classes,) or (found < 0).any() or found.sum() != n:
-        raise ValueError(
-            f"evaluate: expected integer counts of {classes} classes that sum to n = {n}, got {found.dtype}"
-            f"{list(found.shape)} with sum {found.sum()}. Count every draw once."
-        )
-    return int(found[label])
