@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -377,3 +378,22 @@ def test_a_curve_that_was_raised_is_found(finished: tuple[Path, list[str]]) -> N
         with Auditor(certifier, counts, rate=1.0, n=100, seed=0, waiting=120) as auditor:
             auditor(images)
         assert (auditor.status.audited, auditor.status.alarm) == (120, alarm)
+
+
+def test_what_the_documentation_shows_runs(
+    finished: tuple[Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs/audit.md").read_text(), re.DOTALL)
+    code = "".join(blocks).replace("n=10_000", "n=200").replace("n=1000", "n=100").replace("rate=0.01", "rate=0.2")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/digits").symlink_to(finished[0])
+    monkeypatch.chdir(tmp_path)
+    names = {"images": load_splits(DataConfig()).test.images[:20]}
+    exec(code, names)
+    assert len(blocks) == 2
+    assert "rrise_audit_served_total 20.0" in names["text"]
+    assert len(names["found"]) == 20
+    assert "A new input gets a wrong certificate" in capsys.readouterr().out
