@@ -18,6 +18,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rrise.audit.auditor import Auditor
+    from rrise.audit.fallback import Fallback
     from rrise.calibration.bounds import clopper_pearson
     from rrise.calibration.conformal import Calibration, calibrate
     from rrise.data import ImageSet, load_images
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "ABSTAIN": "rrise.runtime.certificates",
+    "Auditor": "rrise.audit.auditor",
     "BundleError": "rrise.runtime.bundle",
     "Calibration": "rrise.calibration.conformal",
     "Certificate": "rrise.runtime.certificates",
     "Certificates": "rrise.runtime.certificates",
     "Certifier": "rrise.runtime.certifier",
+    "Fallback": "rrise.audit.fallback",
     "ImageSet": "rrise.data",
     "Recipe": "rrise.recipe",
     "calibrate": "rrise.calibration.conformal",
@@ -46,11 +50,13 @@ _HOME = {
 
 __all__ = [  # include_dir and the keys of _HOME, spelled out for type checkers
     "ABSTAIN",
+    "Auditor",
     "BundleError",
     "Calibration",
     "Certificate",
     "Certificates",
     "Certifier",
+    "Fallback",
     "ImageSet",
     "Recipe",
     "calibrate",

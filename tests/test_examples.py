@@ -141,6 +141,44 @@ def test_a_stuck_engine_does_not_hold_up_the_fallback() -> None:
     loop.close()
 
 
+# Audited camera
+
+
+AUDITED = "audited_camera/audited_camera.py"
+
+
+def test_the_audited_camera_counts_every_frame_and_goes_on_after_a_restart(
+    bundle: Path,
+    images: np.ndarray,
+    finished: tuple[Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    frames, state = tmp_path / "frames.npy", tmp_path / "audit.json"
+    np.save(frames, images)
+    fast = ("--rate", 0.5, "--n", 100, "--budget", 1000, "--state", state, "--metrics", tmp_path / "metrics.txt")
+    served = []
+    for light in (1.0, 0.3):
+        command = (AUDITED, bundle, finished[0] / "classifier", frames, *fast, "--dim", light)
+        monkeypatch.setattr(sys, "argv", [*map(str, command)])
+        module(AUDITED).main()
+        said = capsys.readouterr().out
+        by = {who: int(count) for count, who in re.findall(r"(\d+) by (monte carlo|none|surrogate)", said)}
+        assert sum(by.values()) == 200
+        assert min(by.values()) > 0
+        audited, of, dropped, failed = map(
+            int, re.search(r"audit: (\d+) of (\d+) audited: .* (\d+) dropped, (\d+) failed", said).groups()
+        )
+        assert (dropped, failed) == (0, 0)
+        assert 0.3 * of < audited < 0.7 * of
+        assert "A new input gets a wrong certificate with probability at most 21.1%" in said
+        served.append(of)
+    assert served == [200, 400]
+    assert "certificates are wrong" not in said
+    assert "rrise_audit_served_total 400.0" in (tmp_path / "metrics.txt").read_text()
+
+
 # Ray Serve
 
 

@@ -18,6 +18,7 @@ ALLOWED = {  # room -> the rooms it may import
     "training": {"data", "image_set", "image_files", "devices"},
     "calibration": set(),
     "runtime": {"_C"},
+    "audit": {"calibration", "runtime"},
     "evaluation": {"calibration", "runtime", "_C"},
     "recipe_tables": set(),
     "options": set(),
@@ -70,7 +71,14 @@ def heavy_after(statement: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import rrise", "import rrise.runtime", "import rrise; rrise.Certifier", "import rrise.__main__"]
+    "statement",
+    [
+        "import rrise",
+        "import rrise.runtime",
+        "import rrise; rrise.Certifier",
+        "import rrise.__main__",
+        "import rrise; rrise.Auditor; rrise.Fallback",
+    ],
 )
 def test_runtime_and_help_load_nothing_heavy(statement: str) -> None:
     assert heavy_after(statement) == []

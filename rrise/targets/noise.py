@@ -30,6 +30,9 @@ ESTIMATION: Final = 2
 REFERENCE: Final = 3
 """Stream of the draws of the large reference sample of an evaluation."""
 
+AUDIT: Final = 4
+"""Stream of the draws by which an audit checks a certificate in service."""
+
 STREAMS: Final = {"targets": TARGETS, "selection": SELECTION, "estimation": ESTIMATION, "reference": REFERENCE}
 """The streams by name, as `rrise sample --stream` takes them."""
 
