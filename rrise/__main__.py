@@ -121,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     written = "folder written by `rrise train`, or an ONNX file"
     sample.add_argument("--classifier", required=True, metavar="URI", help=written)
-    sample.add_argument("--split", choices=("train", "calibration", "test"), default="train", help="images to sample")
+    sample.add_argument(
+        "--split", choices=("train", "profile", "calibration", "test"), default="train", help="images to sample"
+    )
     sample.add_argument("--stream", choices=tuple(STREAMS), default="targets", help="what the draws are for")
     sample.add_argument("--out", required=True, metavar="URI", help="folder of the counts, local or s3://, gs://")
     sample.add_argument("--plan", action="store_true", help="measure a few images, print what all will cost, and stop")
@@ -160,7 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     folder(calibrate, "--engine", "folder written by `rrise export`")
     calibrate.add_argument("--counts", required=True, metavar="URI", help="counts of the calibration split")
-    calibrate.add_argument("--profile", metavar="URI", help="counts of the train split, for the scaled curve's shape")
+    calibrate.add_argument(
+        "--profile", metavar="URI", help="counts of the train (or profile) split, for the scaled curve's shape"
+    )
     folder(calibrate, "--out", "where the bundles go: one folder for each curve")
     add_options(calibrate, CalibrateConfig)
     add_options(calibrate, EngineOptions, title="engine")

@@ -86,6 +86,10 @@ class DataConfig:
     targets: int = field(
         default=0, metadata={"help": "training images, the first ones, that the surrogate is fitted to; 0: all"}
     )
+    profile: int = field(
+        default=0,
+        metadata={"help": "training images after those, whose counts only shape the scaled curve; 0: the targets do"},
+    )
     calibration: int = field(default=500, metadata={"help": "images that calibrate; neither network ever sees them"})
     test: int = field(default=397, metadata={"help": "images that the report is made from"})
     seed: int = field(default=0, metadata={"help": "seed of the splits"})
@@ -98,6 +102,11 @@ class DataConfig:
                 raise ValueError(f"{name}: expected at least 1 image, got {getattr(self, name)}.")
         if not 0 <= self.targets <= self.train:
             raise ValueError(f"targets: expected 0 (all) to train={self.train} images, got {self.targets}.")
+        if self.profile < 0 or (self.profile and not 0 < self.targets <= self.train - self.profile):
+            raise ValueError(
+                f"profile: expected 0, or images beside targets={self.targets} (above 0) among train={self.train}, got "
+                f"{self.profile}. Lower one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,14 @@ class Splits:
         """The training images that are sampled and that the surrogate is fitted to: the first ones, or all."""
         count = self.config.targets if self.config else 0
         return self.train.take(np.arange(count)) if count else self.train
+
+    @property
+    def profile(self) -> ImageSet:
+        """The training images whose counts shape the scaled curve: some without part in the fit, or the targets."""
+        if not (self.config and self.config.profile):
+            return self.targets
+        first = self.config.targets
+        return self.train.take(np.arange(first, first + self.config.profile))
 
     def summary(self) -> str:
         """Return one line that says what there is."""

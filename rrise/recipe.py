@@ -15,7 +15,7 @@ from rrise.evaluation.comparison import EvaluateConfig
 from rrise.ledger import Ledger, tree_sha256
 from rrise.recipe_tables import Tree, describe_scale, overlaid, overridden, read_tables
 from rrise.runtime.engines.tensorrt_build import PlanConfig
-from rrise.targets.settings import ExecutionConfig, SampleConfig
+from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.surrogate import FitConfig
@@ -38,6 +38,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    targets: TargetsConfig = field(default_factory=TargetsConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
@@ -52,6 +53,7 @@ _TABLES: dict[str, Any] = {
     "data": DataConfig,
     "train": TrainConfig,
     "sample": SampleConfig,
+    "targets": TargetsConfig,
     "execution": ExecutionConfig,
     "fit": FitConfig,
     "export": ExportConfig,
@@ -249,7 +251,11 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         )
 
     fixed = dataclasses.replace(recipe.sample, first_n=0)  # what bounds are made from
-    yield sampled("train", "targets", recipe.sample, "targets", costly=True)
+    targets = dataclasses.replace(recipe.sample, n=recipe.targets.n or recipe.sample.n)
+    yield sampled("train", "targets", targets, "targets", costly=True)
+    profile = counts / ("profile" if recipe.data.profile else "train")
+    if recipe.data.profile:
+        yield sampled("profile", "profile", fixed, "targets", costly=True)
     yield sampled("calibration", "calibration", fixed, "targets", costly=True)
 
     def deployed(name: str, table: str, config: FitConfig, place: Path, curves: tuple[str, ...]) -> Iterator[Step]:
@@ -273,9 +279,9 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
             "calibrate",
             f"{name}calibrate",
             bundles,
-            facts("calibrate", engine=engine, counts=counts / "calibration", profile=counts / "train")
+            facts("calibrate", engine=engine, counts=counts / "calibration", profile=profile)
             | {"calibrate.curves": curves},
-            lambda: stages.calibrate(splits, calibrate, engine, counts / "calibration", counts / "train", bundles),
+            lambda: stages.calibrate(splits, calibrate, engine, counts / "calibration", profile, bundles),
         )
 
     curves = recipe.calibrate.curves

@@ -22,10 +22,12 @@ _OVERLAYS = ("scale", "variants")
 _COUNTED = {
     "data.train": "training images",
     "data.targets": "target images",
+    "data.profile": "profile images",
     "data.calibration": "calibration images",
     "data.test": "test images",
     "train.epochs": "epochs",
     "sample.n": "noisy draws (n)",
+    "targets.n": "draws of a target",
     "evaluate.n_reference": "reference draws",
 }
 _NETWORK = ("network", "options")
@@ -147,7 +149,8 @@ def describe_scale(full: Any, scaled: Any, over: Tree) -> str:
     """
     named = [f"{table}.{key}" for table, keys in over.items() if isinstance(keys, dict) for key in keys]
     before, now = (_values(recipe, {*_COUNTED, *named}) for recipe in (full, scaled))
-    said = [f"{now[name]:,} of {before[name]:,} {unit}" for name, unit in _COUNTED.items() if now[name] != before[name]]
+    counted = [item for item in _COUNTED.items() if item[0] != "targets.n" or scaled.targets.n]
+    said = [f"{now[name]:,} of {before[name]:,} {unit}" for name, unit in counted if now[name] != before[name]]
     if any(getattr(full.train, key) != getattr(scaled.train, key) for key in _NETWORK):
         said.append(f"the network {_network(scaled.train)} instead of {_network(full.train)}")
     told = {*_COUNTED, *_SILENT, *(f"train.{key}" for key in _NETWORK)}
@@ -161,7 +164,8 @@ def describe_scale(full: Any, scaled: Any, over: Tree) -> str:
 
 def _values(recipe: Any, names: set[str]) -> Tree:
     found = {name: getattr(getattr(recipe, name.partition(".")[0]), name.partition(".")[2], None) for name in names}
-    return found | {"data.targets": recipe.data.targets or recipe.data.train}
+    drawn = {"targets.n": recipe.targets.n or recipe.sample.n}
+    return found | {"data.targets": recipe.data.targets or recipe.data.train} | drawn
 
 
 def _network(train: Any) -> str:

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import small_recipe
 
 from rrise.__main__ import main
+from rrise.calibration.conformal import calibrate
 from rrise.data import DataConfig, Splits, load_splits
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.recipe_tables import built_in, overlaid
+from rrise.runtime import open_engine
+from rrise.runtime.certifier import Certifier
+from rrise.stages.calibrate import score
 from rrise.targets.store import CountStore
 from rrise.training.networks import NetworkSpec, build_network
 
@@ -151,6 +156,9 @@ def test_what_is_wrong_in_a_scale_or_variant_is_named(tmp_path: Path, text: str,
         ("cifar10", ["scale.sample.n=5"], {}, r"got one of \[scale\]\. Set the setting itself"),
         ("cifar10", ["scale=half"], {"scaled": True}, r"got one of \[scale\]"),
         ("digits", ["data.targets=901"], {}, r"targets: expected 0 \(all\) to train=900 images, got 901"),
+        ("digits", ["data.profile=1"], {}, r"profile: expected 0, or images beside targets=0 \(above 0\) among train"),
+        ("digits", ["data.targets=800", "data.profile=101"], {}, r"beside targets=800 .* among train=900, got 101"),
+        ("digits", ["targets.n=-1"], {}, r"n: expected 0 \(sample\.n\) or a number of draws, got -1"),
     ],
 )
 def test_bad_requests(source: str, overrides: list[str], settings: dict[str, object], message: str) -> None:
@@ -166,6 +174,35 @@ def test_targets_are_the_first_training_images() -> None:
     assert "90 training (30 of them targets), 500 calibration" in some.summary()
     assert "90 training, 500" in all_of_them.summary()
     assert Splits(some.train, some.calibration, some.test).targets is some.train
+
+
+def test_the_profile_may_be_images_after_the_targets() -> None:
+    some, none = (load_splits(DataConfig(train=90, targets=30, profile=count)) for count in (20, 0))
+    assert some.profile.ids.tolist() == some.train.ids[30:50].tolist()
+    assert none.profile.ids.tolist() == none.targets.ids.tolist()
+
+
+def test_many_targets_of_few_draws_and_a_profile_of_all(tmp_path: Path) -> None:
+    more = ("data.targets=200", "data.profile=60", "targets.n=20", "evaluate.n_reference=50")
+    run(small_recipe(tmp_path / "run", *more), say=lambda line: None, progress=False)
+    stores = {name: CountStore.open(tmp_path / "run/counts" / name) for name in ("train", "profile", "calibration")}
+    drawn = {name: (len(table := store.table()), set(table.n.tolist())) for name, store in stores.items()}
+    assert drawn == {"train": (200, {20}), "profile": (60, {100}), "calibration": (150, {100})}
+    splits = load_splits(small_recipe(tmp_path / "run", *more).data)
+    assert set(stores["profile"].table().ids.tolist()) == set(splits.profile.ids.tolist())
+    body = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert body["costs"]["targets"] == 200 * 20 + 60 * 100
+    engine = open_engine(tmp_path / "run/engine")
+    calibration, profile = (
+        score(engine, images, stores[name])
+        for name, images in (("calibration", splits.calibration), ("profile", splits.profile))
+    )
+    config, shape = small_recipe(tmp_path / "run", *more).calibrate, (profile.q, profile.k, profile.n)
+    expected = calibrate(
+        calibration.q, calibration.k, calibration.n, beta=config.beta, gamma=config.gamma, profile=shape
+    )
+    curve = Certifier.load(tmp_path / "run/bundles/scaled").bundle.curve
+    np.testing.assert_allclose(curve.knots_p, expected.knots_p, rtol=0, atol=1e-6)
 
 
 def test_a_run_says_that_it_was_scaled_down(

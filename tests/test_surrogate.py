@@ -213,6 +213,23 @@ def test_full_starts_from_the_classifier_and_scratch_anew(
         torch.testing.assert_close(dict(found.state_dict()), dict(start.state_dict()), rtol=0, atol=1e-6)
 
 
+def test_tuning_goes_on_from_the_head_and_keeps_batch_statistics(images: np.ndarray) -> None:
+    convolutional = make_classifier("timm.models.convmixer:ConvMixer", CONV)
+    counts = make_counts(convolutional, images)
+    plain, again = fit(convolutional, images, counts), fit(convolutional, images, counts, tune_epochs=0)
+    assert changed(plain.module, again.module) == set()
+    tuned = fit(convolutional, images, counts, tune_epochs=3, tune_lr=1e-3)
+    moved = changed(plain.module, tuned.module)
+    assert moved == {name for name, _ in plain.module.named_parameters()}  # all weights, and no batch statistics
+    assert any("running_mean" in name for name in plain.module.state_dict())
+    assert tuned.facts["training_loss"] < plain.facts["training_loss"]
+    assert tuned.facts["chosen"] == plain.facts["chosen"]
+    assert tuned.summary().endswith(f"; then 3 epochs of all weights, loss {tuned.facts['training_loss']:.4f}")
+    nearly = fit(convolutional, images, counts, tune_epochs=1, tune_lr=1e-9)
+    for name, value in nearly.module.state_dict().items():  # it starts at the fitted head, not at the classifier's
+        torch.testing.assert_close(value, plain.module.state_dict()[name], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("loss", ["ce", "js"])
 @pytest.mark.parametrize("strategy", ["head", "full", "scratch"])
 def test_fit_explains_held_out_images_better_than_the_classifier(

@@ -28,6 +28,9 @@ Counts = NDArray[np.int64]
 DEEP = {"lr": (1e-3,), "weight_decay": (0.05,), "epochs": (30,), "folds": 0}
 """Settings of the strategies `full` and `scratch`: one, since cross-validating whole networks costs hours here."""
 
+_THINNED = {"calibration": 0, "estimation": 1, "reference": 2, "selection": 3, "train": 4, "profile": 4}
+"""Third part of the seed by which draws are thinned; a profile that is the targets is thinned as they are."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -68,7 +71,7 @@ class SeedRun:
         counts = self.counts[split]
         if n >= int(counts.sum(1).min()):
             return counts
-        return thinned(counts, n, np.random.default_rng([self.seed, n, sorted(self.counts).index(split)]))
+        return thinned(counts, n, np.random.default_rng([self.seed, n, _THINNED[split]]))
 
     def surrogate(self, name: str, config: FitConfig, n: int, say: Callable[[str], object]) -> Answers:
         """Return the answers of a surrogate fitted to n draws a target; fitted now, unless it was before.
@@ -113,7 +116,7 @@ class SeedRun:
         return Answers(
             engine_logits(opened, self.splits.test.images, 1),
             score_counts(opened, self.splits.calibration, self.thinned("calibration", n)),
-            score_counts(opened, self.splits.targets, self.thinned("train", n), ROWS),
+            score_counts(opened, self.splits.profile, self.thinned("profile", n), ROWS),
         )
 
 
@@ -133,11 +136,15 @@ def seed_run(
     recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scaled=scaled, variant=variant)
     run(recipe, say=lambda line: say(f"seed {seed}: {line}"))
     splits, folder = stages.load_splits(recipe.data), Path(recipe.out)
-    parts = {"train": "targets", "calibration": "calibration"} | dict.fromkeys(
+    parts = {"train": "targets", "profile": "profile", "calibration": "calibration"} | dict.fromkeys(
         ("selection", "estimation", "reference"), "test"
     )
+    stores = {name: name for name in parts} | ({} if recipe.data.profile else {"profile": "train"})
     counts = {
-        name: CountStore.open(folder / "counts" / name).table().rows(getattr(splits, split).ids).counts.astype(np.int64)
+        name: CountStore.open(folder / "counts" / stores[name])
+        .table()
+        .rows(getattr(splits, split).ids)
+        .counts.astype(np.int64)
         for name, split in parts.items()
     }
     return SeedRun(seed, recipe, splits, counts)

@@ -124,7 +124,7 @@ def calibrate(
     scored = score(opened, splits.calibration, stores["counts"])
     # The profile only shapes the curve, so its last bits do not matter.
     drawn = stores["counts"].manifest.n
-    shape = as_of(drawn, score(opened, splits.targets, stores["profile"], rows=ROWS)) if profile else None
+    shape = as_of(drawn, score(opened, splits.profile, stores["profile"], rows=ROWS)) if profile else None
     facts, reference = stores["counts"].manifest, Reference.of(opened)
     trust = {FACT: spec[FACT]} if FACT in spec else {}
     caveats = CAVEATS[facts.sampler] + (ON_TRUST if trust.get(FACT) == UNSEEN else "")

@@ -91,8 +91,9 @@ def evaluate(
                 f"sample.{name}: expected {run!r} as in the calibration counts, got {asked!r}. Another one rounds "
                 "otherwise, and is another classifier."
             )
-    targets = CountStore.open(within(str(counts), "train"))
-    offline = int(targets.table().n.sum()), calibration.images * calibration.n
+    sampled = ("train", "profile") if splits.config and splits.config.profile else ("train",)
+    targets = sum(int(CountStore.open(within(str(counts), name)).table().n.sum()) for name in sampled)
+    offline = targets, calibration.images * calibration.n
     timed = latency(certifiers, network, images, base, config, fit_seconds=fit_seconds, offline=sum(offline))
     draws = config.draws(base.n)
     stores = {

@@ -51,6 +51,17 @@ class SampleConfig:
 
 
 @dataclass(frozen=True)
+class TargetsConfig:
+    """How a recipe samples training targets, where otherwise than what bounds are made from."""
+
+    n: int = field(default=0, metadata={"help": "noisy draws of a target; 0: sample.n, as of all other images"})
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError(f"n: expected 0 (sample.n) or a number of draws, got {self.n}.")
+
+
+@dataclass(frozen=True)
 class ExecutionConfig:
     """Who evaluates the shards. Counts are the same to the bit whatever is chosen here."""
 

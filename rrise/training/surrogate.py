@@ -57,6 +57,10 @@ class FitConfig:
     lr: tuple[float, ...] = field(default=(3e-3, 3e-2), metadata={"help": "peak learning rates of AdamW to try"})
     weight_decay: tuple[float, ...] = field(default=(0.0, 0.1), metadata={"help": "weight decays of AdamW to try"})
     epochs: tuple[int, ...] = field(default=(30, 100), metadata={"help": "numbers of passes over the images to try"})
+    tune_epochs: int = field(
+        default=0, metadata={"help": "head: passes that then tune all weights, from the fitted head on; 0: none"}
+    )
+    tune_lr: float = field(default=5e-4, metadata={"help": "peak learning rate of that"})
     folds: int = field(
         default=5, metadata={"help": "folds of the cross-validation that chooses; 0: none, with one setting only"}
     )
@@ -82,6 +86,13 @@ class FitConfig:
             raise ValueError(f"weight_decay: expected one or more finite numbers from 0 up, got {self.weight_decay}.")
         if not self.epochs or min(self.epochs) < 1:
             raise ValueError(f"epochs: expected one or more numbers from 1 up, got {self.epochs}.")
+        if self.tune_epochs < 0 or (self.tune_epochs and self.strategy != "head"):
+            raise ValueError(
+                f"tune_epochs: expected 0, or a number of passes with strategy head, got {self.tune_epochs} with "
+                f"{self.strategy}: other strategies train all weights anyway."
+            )
+        if not 0 < self.tune_lr < math.inf:
+            raise ValueError(f"tune_lr: expected a finite number above 0, got {self.tune_lr}.")
         if self.folds != 0 and self.folds < 2:
             raise ValueError(f"folds: expected 2 or more, or 0 for no cross-validation, got {self.folds}.")
         settings = len(self.lr) * len(self.weight_decay) * len(self.epochs)
@@ -132,9 +143,11 @@ class Surrogate:
         """Return one line: what was chosen, and its held-out loss between the classifier's and the least possible."""
         chosen, facts = self.facts["chosen"], self.facts
         held_out = "not held out" if facts["held_out_loss"] is None else f"held-out loss {facts['held_out_loss']:.4f}"
+        tuned = facts["fit"].get("tune_epochs", 0)
+        after = f"; then {tuned} epochs of all weights, loss {facts['training_loss']:.4f}" if tuned else ""
         return (
             f"lr {chosen['lr']:g}, weight decay {chosen['weight_decay']:g}, {chosen['epochs']} epochs, {held_out} "
-            f"(classifier {facts['classifier_loss']:.4f}, entropy of the targets {facts['target_entropy']:.4f})"
+            f"(classifier {facts['classifier_loss']:.4f}, entropy of the targets {facts['target_entropy']:.4f}){after}"
         )
 
 
@@ -149,7 +162,9 @@ def fit_surrogate(
 ) -> Surrogate:
     """Return a network q(x) = softmax(logits) near the class frequencies counts/n, a function of the arguments.
 
-    The setting of least held-out soft cross-entropy, over the folds, is fitted once more to all images. On the CPU,
+    The setting of least held-out soft cross-entropy, over the folds, is fitted once more to all images. With
+    ``tune_epochs`` all weights are then trained from there on, batch statistics apart: a head that fits first keeps the
+    features from being distorted (Kumar et al., "Fine-tuning can distort pretrained features", ICLR 2022). On the CPU,
     the same number of threads and the same torch give the same weights to the bit. The classifier is not changed.
 
     Parameters
@@ -210,6 +225,9 @@ def fit_surrogate(
         bar.update()
         if not math.isfinite(training_loss):
             raise ValueError(f"lr: training diverged with lr={chosen.lr}. Lower it.")
+        whole = student.whole(fitted)
+        if config.tune_epochs:
+            whole, training_loss = _tuned(whole, pixels.to(config.device), goal, weight, config)
         own = outputs(lambda part: classifier.module(unit(part)), pixels)
     exact, heavy = targets.double(), weights.double()
     facts = {
@@ -221,7 +239,7 @@ def fit_surrogate(
         "classifier_loss": float(soft_cross_entropy(own.double(), exact, heavy)),
         "target_entropy": -float((heavy * torch.xlogy(exact, exact).sum(1)).mean()),
     }
-    module = student.whole(fitted).cpu().eval().requires_grad_(False)
+    module = whole.cpu().eval().requires_grad_(False)
     return Surrogate(spec, module, np.union1d(classifier.training_ids, ids), facts)
 
 
@@ -255,20 +273,40 @@ def _fitted(
     weights: torch.Tensor,
     setting: Setting,
     config: FitConfig,
+    *,
+    tuning: bool = False,
 ) -> tuple[nn.Module, float]:
-    """Return the module, trained in place, and its mean loss over the last epoch."""
+    """Return the module, trained in place, and its mean loss over the last epoch; tuned in evaluation mode."""
     from rrise.training.descent import Descent, reproducible
     from rrise.training.losses import jensen_shannon, soft_cross_entropy
 
     loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     loss = soft_cross_entropy if config.loss == "ce" else jensen_shannon
     descent = Descent(setting.lr, setting.weight_decay, setting.epochs, config.batch_size)
-    module.train()
+    if not tuning:
+        module.train()
     with reproducible(config.seed, config.device, config.threads) as generator:
         found = descent.run(
             module, lambda batch: loss(module(inputs[batch]), targets[batch], weights[batch]), len(inputs), generator
         )
     return module.eval(), found
+
+
+def _tuned(
+    module: nn.Module, pixels: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, config: FitConfig
+) -> tuple[nn.Module, float]:
+    """Return the network with all its weights trained, its batch statistics as they were, and its mean loss.
+
+    The statistics are those under noise; clean images in batches would shift them from step to step.
+    """
+    from rrise.training.strategies import OnBytes
+
+    part = OnBytes(module.to(pixels.device).eval().requires_grad_(True))
+    setting = Setting(config.tune_lr, 0.0, config.tune_epochs)
+    _, loss = _fitted(part, pixels, targets, weights, setting, config, tuning=True)
+    if not math.isfinite(loss):
+        raise ValueError(f"tune_lr: training diverged with tune_lr={config.tune_lr}. Lower it.")
+    return module, loss
 
 
 def _frequencies(
