@@ -22,7 +22,6 @@ _OVERLAYS = ("scale", "variants")
 _COUNTED = {
     "data.train": "training images",
     "data.targets": "target images",
-    "data.profile": "profile images",
     "data.calibration": "calibration images",
     "data.test": "test images",
     "train.epochs": "epochs",

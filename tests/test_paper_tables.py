@@ -61,6 +61,11 @@ def test_tables_are_made_and_made_again_without_work(tmp_path: Path) -> None:
     assert set(first["ablations"]["training"]) == {
         f"{s}, {loss}" for s in ("head", "full", "scratch") for loss in ("ce", "js")
     }
+    limits = first["limits"]
+    for alpha in ("0.25", "0.05", "0.01"):
+        whole, at_beta = (limits[f"alpha = {alpha}: {name}"][0] for name in ("B1", "B1 at beta = 0.001"))
+        assert whole["share of B1"] == 100 >= at_beta["share of B1"]
+    assert "alpha = 0.05: scaled, beta = 0.01, marginal" in limits
     page = (tmp_path / "paper" / "tables.md").read_text()
-    assert page.count("\n## ") == 10
+    assert page.count("\n## ") == 11
     assert len(first["claims"]) == 6

@@ -68,6 +68,24 @@ def break_even(costs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return markdown_table([head, *rows])
 
 
+def limits(results: Results) -> str:
+    """Return the table of what remains of Monte Carlo's average radius (%), step by step."""
+    columns = [
+        ("share of B1's radius", "share of B1", 1),
+        ("average radius", "average certified radius", 4),
+        ("abstains", "abstention", 1),
+        ("coverage", "coverage", 1),
+        ("in the boundary", "coverage in the boundary", 1),
+        ("if certified", "coverage if certified", 1),
+    ]
+    head = ["step", *(title for title, _, _ in columns), "r ≥ 0"]
+    rows = [
+        [name, *(cell(entries, key, digits) for _, key, digits in columns), cell(entries, "certified accuracy", 1, 0)]
+        for name, entries in results.items()
+    ]
+    return markdown_table([head, *rows])
+
+
 def ablation(results: Results, radii: Sequence[float], what: str) -> str:
     """Return a table of one setting varied: certified accuracy at two radii, average radius, coverage and cost."""
     middle = len(radii) // 2
