@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# Files side by side on up to four cores; tests/conftest.py says which files may not meet.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help demo test test-slow test-tensorrt lint type bench build readme clean
 
@@ -18,10 +20,10 @@ demo: $(STAMP) ## real digits -> certificates, and a report beside Monte Carlo (
 	$(BIN)/rrise run digits
 
 test: $(STAMP) ## the default tests (CPU, no network)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: $(STAMP) ## the long statistical tests
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 $(VENV)/tensorrt-%: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ tensorrt-cu13-bindings==$*

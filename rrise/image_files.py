@@ -68,6 +68,8 @@ def npz_arrays(path: Path, required: Sequence[str]) -> dict[str, npt.NDArray[Any
 def class_folders(root: Path) -> tuple[Pixels, npt.NDArray[np.int64], list[str]]:
     """Return the pictures, labels and class names of a folder of class folders, both in sorted order.
 
+    Grey pictures among colour ones, as ImageNet has some, get three equal channels.
+
     Raises
     ------
     ValueError
@@ -83,7 +85,10 @@ def class_folders(root: Path) -> tuple[Pixels, npt.NDArray[np.int64], list[str]]
             raise ValueError(f"{folder}: expected {', '.join(PICTURES)} files, got none. Remove the empty class.")
         files += found
         labels += [label] * len(found)
-    pixels = _stack((str(file), _picture(file)[None]) for file in files)
+    pictures = [_picture(file) for file in files]
+    if any(picture.ndim == 3 for picture in pictures):
+        pictures = [np.repeat(each[..., None], 3, axis=-1) if each.ndim == 2 else each for each in pictures]
+    pixels = _stack((str(file), picture[None]) for file, picture in zip(files, pictures, strict=True))
     return pixels, np.array(labels, dtype=np.int64), [folder.name for folder in folders]
 
 

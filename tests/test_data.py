@@ -173,6 +173,16 @@ def test_digits_are_8_bit_and_whole():
     assert digits.dropped == 0
 
 
+def test_grey_pictures_among_colour_ones_get_three_equal_channels(tmp_path):
+    for name, pixels in (("a/1", COLOUR[0]), ("a/2", GREY[0]), ("b/1", COLOUR[1])):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    found = load_images(str(tmp_path))
+    assert found.images.shape == (3, *COLOUR.shape[1:])
+    np.testing.assert_array_equal(found.images[1], np.stack([GREY[0]] * 3, axis=-1))
+    np.testing.assert_array_equal(found.images[2], COLOUR[1])
+
+
 @pytest.mark.parametrize("images", [GREY[:6], COLOUR[:6]], ids=["grey", "colour"])
 def test_a_folder_of_class_folders_keeps_every_pixel(tmp_path, images):
     found = load_images(save_folders(tmp_path, images))
