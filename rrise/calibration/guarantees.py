@@ -85,6 +85,7 @@ def training_conditional_rank(M: int, gamma: float, eta: float | Fraction) -> in
     return M - allowed
 
 
+@cache
 def fewest_images(guarantee: str, gamma: float | Fraction, eta: float | Fraction) -> int:
     """Return the smallest M with a rank: the number of images of which none may fail.
 
@@ -100,6 +101,7 @@ def fewest_images(guarantee: str, gamma: float | Fraction, eta: float | Fraction
     return needed
 
 
+@cache
 def most_failures(n: int, gamma: float | Fraction, eta: float | Fraction) -> int:
     """Return the largest d with P[Bin(n, gamma) <= d] <= eta, -1 if not even 0 failures are so unlikely; exact.
 
@@ -139,7 +141,6 @@ def _images(M: int) -> int:
     return int(M)
 
 
-@cache
 def _largest_quantile(n: int, p: Fraction, risk: Fraction) -> int:
     """Return the largest d with P[Bin(n, p) <= d] <= risk, -1 if there is none; exact for every n."""
     # 60 digits decide every case but ties: each step rounds five times, so the sum is off by less than 10 (n + 2) e-60.

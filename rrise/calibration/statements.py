@@ -29,18 +29,16 @@ def describe(calibration: Calibration) -> str:
     )
 
 
-def among_certified(guarantee: str, error: float, certified: int, images: int) -> str:
+def among_certified(error: float, certified: int, images: int) -> str:
     """Return what a guarantee over all inputs says of certified ones alone, (beta + gamma) / P(certified), in words.
 
-    The share certified is that of the calibration inputs, an estimate. Empty for the guarantee "certified", which is
+    The share certified is that of the calibration inputs, an estimate. Not for the guarantee "certified", which is
     about certified inputs already.
 
-    >>> among_certified("marginal", 0.05, 400, 500)  # doctest: +NORMALIZE_WHITESPACE
+    >>> among_certified(0.05, 400, 500)  # doctest: +NORMALIZE_WHITESPACE
     'Among certified inputs alone: at most about 6.25% can be wrong, 5% divided by the 80% of calibration inputs
     that are certified (400 of 500).'
     """
-    if guarantee == CERTIFIED:
-        return ""
     share = certified / images
     if error >= share:
         return (

@@ -210,6 +210,7 @@ def _contender(name: str, certifier: Certifier, images: ImageSet) -> Contender:
         _C.top(certifier.logits(images.images))[0],
         calibration.beta + calibration.gamma,
         certifier.statement,
+        calibration.guarantee == "certified",
     )
 
 
