@@ -159,10 +159,10 @@ class Pool:
         Bounds are the truth itself (infinitely many draws), so that the rank alone stands between curve and promise.
         """
         rng = np.random.default_rng(0)
-        found = []
+        found, fixed = [], self.thirds()
         for rows in rng.integers(self.q.size, size=(REPETITIONS, M)):
             scores = self.stars[rows]
-            starts = edges(self.q[rows], scores) if edges else self.thirds()
+            starts = edges(self.q[rows], scores) if edges else fixed
             try:
                 bins = bin_thresholds(self.q[rows], scores, starts, guarantee, gamma, eta)
             except ValueError:

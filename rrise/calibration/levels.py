@@ -95,9 +95,10 @@ def choose_levels(
             best, found = radius, levels
     if not calibrated:
         needed = fewest_images(guarantee, float(total * (1 - exact("share", float(SHARES[0])))), eta)
+        fewest = smallest_draws(alpha * float(SHARES[-1]))
         raise ValueError(
-            f"alpha: expected at least {needed} images and {smallest_draws(alpha / 2)} draws of each for {alpha}, "
-            f"got {images} and {draws}. Use more, or raise alpha."
+            f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and {draws}. "
+            "Use more, or raise alpha."
         )
     if found is None:
         raise ValueError(
