@@ -27,7 +27,7 @@ from rrise.calibration.guarantees import MARGINAL, TRAINING_CONDITIONAL, margina
 # --- The curve -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     families(),
     st.lists(st.floats(1e-6, 1, exclude_max=True), min_size=1, max_size=4, unique=True),
@@ -199,7 +199,7 @@ MARGINAL_BINS = {"M": 27, "gamma": 0.25, "eta": 0.5}
 CONDITIONAL_BINS = {"M": 75, "gamma": 0.25, "eta": 0.3}
 
 
-@pytest.mark.parametrize("name", ["linear", "even"])
+@pytest.mark.parametrize("name", [pytest.param("linear", marks=pytest.mark.slow), "even"])
 def test_the_promise_holds_in_every_bin(name: str) -> None:
     pool = Pool.linear() if name == "linear" else Pool.even()
     coverage = pool.coverage(MARGINAL, **MARGINAL_BINS)

@@ -226,9 +226,9 @@ class Walks:
         assert failures <= binom.isf(FALSE_ALARM, self.accepted.size, eta)
 
 
-@pytest.mark.parametrize("curve", ["offset", "scaled"])
+@pytest.mark.parametrize("curve", [pytest.param("offset", marks=pytest.mark.slow), "scaled"])
 def test_the_promise_holds_among_issued_certificates(curve: str) -> None:
-    walks = Walks.run(linear_population(31), curve, M=300, n=1_000, beta=0.001, gamma=0.049, eta=0.1, repetitions=600)
+    walks = Walks.run(linear_population(31), curve, M=300, n=1_000, beta=0.001, gamma=0.049, eta=0.1, repetitions=400)
     walks.check(0.05, 0.1)
     assert np.mean(walks.accepted > 0) > 0.9
     # Without the walk's caution, one curve more for everybody is too low too often.
@@ -253,7 +253,7 @@ def test_a_promise_over_all_inputs_is_not_taken_for_one_among_certificates() -> 
 
 
 def test_a_dropped_beta_is_detected() -> None:
-    setting: dict[str, Any] = {"M": 399, "n": 100, "beta": 0.05, "gamma": 0.25, "eta": 0.05, "repetitions": 400}
+    setting: dict[str, Any] = {"M": 399, "n": 100, "beta": 0.05, "gamma": 0.25, "eta": 0.05, "repetitions": 250}
     Walks.run(two_cluster_population(), "offset", **setting).check(0.3, 0.05)
     with pytest.raises(AssertionError):
         Walks.run(two_cluster_population(), "offset", **setting, share=True).check(0.3, 0.05)

@@ -97,8 +97,8 @@ def choose_levels(
         needed = fewest_images(guarantee, float(total * (1 - exact("share", float(SHARES[0])))), eta)
         fewest = smallest_draws(alpha * float(SHARES[-1]))
         raise ValueError(
-            f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and {draws}. "
-            "Use more, or raise alpha."
+            f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and "
+            f"{draws}. Use more, or raise alpha."
         )
     if found is None:
         raise ValueError(
