@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rrise.calibration.guarantees import CERTIFIED
+from rrise.calibration.statements import among_certified
 from rrise.runtime.bundle import read_files
+from rrise.runtime.calibration_record import CalibrationRecord
 from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
 
 DOCUMENTS = {
@@ -43,10 +46,8 @@ def describe(artifact: Path, *, as_json: bool = False, public_key: Path | None =
         content = parse_json(verified, "inspect")
         if not as_json:
             head = [bundle.statement, "", f"What it does not say: {bundle.limits}", ""]
-            if bundle.calibration.guarantee == "marginal":
-                # Among issued certificates only, a marginal promise weakens by the share that is issued.
-                error = bundle.calibration.beta + bundle.calibration.gamma
-                head.insert(1, f"Among certified inputs alone: at most {error:g} / P(certified) can be wrong.")
+            if among := _among_certified(bundle.calibration):
+                head.insert(1, among)
             signed = "not checked" if public_key is None else f"by the key {public_key}"
             head += [f"signature: {signed}", "verified: every byte of bundle.json and of the engine"]
             return "\n".join([*head, *_lines(content)])
@@ -55,6 +56,16 @@ def describe(artifact: Path, *, as_json: bool = False, public_key: Path | None =
             raise ValueError(f"inspect: expected a bundle to verify, got {DOCUMENTS[document]}. Drop --public-key.")
         content = parse_json(read_file(artifact / document, MAX_JSON_BYTES, "inspect"), "inspect")
     return json.dumps(content, indent=1) if as_json else "\n".join([DOCUMENTS[document], *_lines(content)])
+
+
+def _among_certified(calibration: CalibrationRecord) -> str:
+    """Return what a promise over all inputs leaves among issued certificates alone; empty if it is about those."""
+    if calibration.guarantee == CERTIFIED:
+        return ""
+    error = calibration.beta + calibration.gamma
+    if calibration.certified is not None and not calibration.priors:
+        return among_certified(error, calibration.certified, calibration.images)
+    return f"Among certified inputs alone: at most {error:g} / P(certified) can be wrong."
 
 
 def _lines(content: Mapping[str, Any], indent: str = "  ") -> list[str]:

@@ -18,6 +18,7 @@ from rrise.runtime import BundleError, load_bundle, save_bundle
 
 ENGINE = linear_engine(np.eye(4, 3), np.zeros(3))
 OTHER = linear_engine(np.eye(4, 3) * 2, np.zeros(3))
+BINS = [{"start": 0.5, "images": 100, "rank": 99, "t": 0.25}, {"start": 0.75, "images": 500, "rank": 483, "t": 1.5}]
 GOLDEN = Path(__file__).parent / "golden" / "bundle-1"
 
 
@@ -59,13 +60,25 @@ def test_saved_bytes_are_those_of_the_specification(tmp_path: Path) -> None:
     assert "exchangeable with the calibration images" in saved.limits
 
 
+def test_optional_facts_of_a_calibration_are_kept(tmp_path: Path) -> None:
+    facts = {"certified": 640, "bins": BINS, "priors": [0.5, 0.25, 0.25], "effective": 812.5}
+    written = write_bundle(tmp_path / "b", ENGINE, **{f"calibration__{key}": value for key, value in facts.items()})
+    record = load_bundle(written).calibration
+    assert (record.certified, record.priors, record.effective) == (640, (0.5, 0.25, 0.25), 812.5)
+    assert [vars(b) for b in record.bins] == BINS
+    given = arguments(tmp_path)
+    saved = save_bundle(tmp_path / "again", **(given | {"calibration": given["calibration"] | facts}))
+    assert saved.calibration == record
+
+
 def test_a_bundle_loads_as_it_was_written(tmp_path: Path) -> None:
     bundle = load_bundle(write_bundle(tmp_path / "b", ENGINE))
     content = bundle_content(ENGINE)
     assert bundle.sha256 == content["sha256"]
     assert (bundle.sigma, bundle.statement, bundle.limits) == (0.5, content["statement"], content["limits"])
     assert bundle.provenance == content["provenance"]
-    assert vars(bundle.calibration) == content["calibration"]
+    optional = {"certified": None, "bins": (), "priors": (), "effective": None}
+    assert vars(bundle.calibration) == content["calibration"] | optional
     assert bundle.engine.classes == ("zero", "één", "two")
     assert bundle.engine.input_shape == (1, 2, 2)
     assert bundle.curve.knots_q.tolist() == content["curve"]["knots_q"]
@@ -200,6 +213,34 @@ HOSTILE = {  # a change of a sealed, canonical bundle.json -> what the refusal m
     "images 0": ({"calibration__images": 0}, r"calibration\.images"),
     "rank 0": ({"calibration__rank": 0}, r"calibration\.rank to be an integer from 1 to images = 1000"),
     "rank above images": ({"calibration__rank": 1001}, r"calibration\.rank"),
+    "certified above images": (
+        {"calibration__certified": 1001},
+        r"calibration\.certified to be an integer from 0 to images = 1000",
+    ),
+    "certified real": ({"calibration__certified": 10.0}, r"calibration\.certified"),
+    "bins empty": ({"calibration__bins": []}, r"calibration\.bins to be a list of at least one object"),
+    "bins of numbers": ({"calibration__bins": [1.0]}, r"calibration\.bins to be a list of objects"),
+    "bin without a rank": (
+        {"calibration__bins": [{"start": 0.5, "images": 10, "t": 0.5}]},
+        r"calibration\.bins\[0\]\.rank to be present",
+    ),
+    "bin with more": ({"calibration__bins": [BINS[0] | {"eta": 0.1}]}, r"calibration\.bins\[0\]\.eta to be absent"),
+    "bins out of order": ({"calibration__bins": BINS[::-1]}, r"calibration\.bins\[1\]\.start to be .* above 0.75"),
+    "bin from 1": ({"calibration__bins": [BINS[0] | {"start": 1.0}]}, r"calibration\.bins\[0\]\.start"),
+    "bins of too many": (
+        {"calibration__bins": [BINS[0], BINS[1] | {"images": 901}]},
+        r"calibration\.bins\[1\]\.images to be an integer from 1 to 900",
+    ),
+    "bin rank above images": ({"calibration__bins": [BINS[0] | {"rank": 101}]}, r"calibration\.bins\[0\]\.rank"),
+    "priors too few": ({"calibration__priors": [0.5, 0.5]}, r"calibration\.priors to be 3 numbers in \[0,1\] that sum"),
+    "priors above 1": ({"calibration__priors": [0.5, 0.5, 0.5]}, r"calibration\.priors"),
+    "priors alone": ({"calibration__priors": [0.5, 0.25, 0.25]}, r"calibration\.effective to be .* got nothing"),
+    "effective alone": ({"calibration__effective": 10.0}, r"calibration\.effective"),
+    "effective above images": (
+        {"calibration__priors": [0.5, 0.25, 0.25], "calibration__effective": 1001.0},
+        r"calibration\.effective to be a number from 1 to images = 1000",
+    ),
+    "certified eta 0": ({"calibration__guarantee": "certified", "calibration__eta": 0.0}, r"calibration\.eta"),
     "t text": ({"calibration__t": "inf"}, r"calibration\.t to be a finite number"),
     "knots not from 0": ({"curve__knots_q": [0.1, 0.25, 0.6, 1.0]}, r"curve\.knots_q to be .*from 0.0 to 1.0"),
     "knots not to 1": ({"curve__knots_q": [0.0, 0.25, 0.6, 0.9]}, r"curve\.knots_q"),

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from reference_engines import engine_spec, linear_engine
+from reference_engines import engine_spec, linear_engine, write_bundle
 
 from rrise.__main__ import main
 from rrise.runtime.bundle import save_bundle
@@ -103,6 +104,29 @@ def test_inspect(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert part in text
     assert main(["inspect", str(bundle), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sigma"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"certified": 400}, "Among certified inputs alone: at most about 6.25% can be wrong, 5% divided by the 80%"),
+        ({"certified": 20}, "Among certified inputs alone it promises nothing: 5% may be wrong, and 4%"),
+        (
+            {"guarantee": "training-conditional"},
+            "Among certified inputs alone: at most 0.05 / P(certified) can be wrong",
+        ),
+        ({"guarantee": "certified", "certified": 400}, ""),
+    ],
+)
+def test_inspect_says_what_a_promise_leaves_among_certificates(
+    facts: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {f"calibration__{key}": value for key, value in ({"images": 500, "rank": 480} | facts).items()}
+    folder = write_bundle(tmp_path / "b", linear_engine(np.eye(4, 3), np.zeros(3)), **changes)
+    assert main(["inspect", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert ("Among certified" in shown) == bool(said)
 
 
 @pytest.mark.parametrize(

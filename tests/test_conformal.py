@@ -195,8 +195,12 @@ Q, K, N = outputs(5, 500)
         ({"gamma": 1.5}, ValueError, "gamma: expected a number strictly between 0 and 1, got 1.5"),
         ({"eta": -0.1}, ValueError, "eta: expected a number strictly between 0 and 1, got -0.1"),
         ({"beta": 0.5, "gamma": 0.5}, ValueError, r"beta \+ gamma: expected less than 1, got 0.5 \+ 0.5"),
-        ({"curve": "spline"}, ValueError, "curve: expected one of offset, scaled, got 'spline'"),
-        ({"guarantee": "pac"}, ValueError, "guarantee: expected one of marginal, training-conditional, got 'pac'"),
+        ({"curve": "spline"}, ValueError, "curve: expected one of offset, scaled, binned, got 'spline'"),
+        (
+            {"guarantee": "pac"},
+            ValueError,
+            "guarantee: expected one of marginal, training-conditional, certified, got 'pac'",
+        ),
         ({"profile": None}, ValueError, "profile: expected .* for the scaled curve, got none"),
         ({"profile": (Q[:10], K[:10], N)}, ValueError, "profile: expected at least 20 inputs"),
         ({"profile": (Q, K[:10], N)}, ValueError, r"profile: expected k of shape \(500,\) like q"),
@@ -242,7 +246,7 @@ def test_the_config_defaults_are_those_of_a_deployed_bundle() -> None:
     [
         ({"curves": ()}, "curves: expected different curve families"),
         ({"curves": ("offset", "offset")}, "curves: expected different curve families"),
-        ({"curves": ("offset", "binned")}, "curves: expected one of offset, scaled, got 'binned'"),
+        ({"curves": ("offset", "spline")}, "curves: expected one of offset, scaled, binned, got 'spline'"),
         ({"guarantee": "conditional"}, "guarantee: expected one of marginal, training-conditional"),
         ({"beta": 1.0}, "beta: expected a number strictly between 0 and 1"),
         ({"gamma": 0.9995}, r"beta \+ gamma: expected less than 1"),

@@ -1,15 +1,10 @@
-"""Ranks against exact arithmetic, then the theorem itself: repeated calibrations of classifiers whose truth is known.
-
-The base classifier is linear, f(x) = 1[w.x + b > 0], so its smoothed probabilities are Phi(|w.x + b| / (sigma |w|))
-exactly. The population is a finite pool of inputs, drawn from with replacement: the coverage of a curve is then a mean
-over the pool, free of sampling error.
-"""
+"""Ranks against exact arithmetic, then the theorem itself: repeated calibrations of inputs whose truth is known."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -17,12 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_bounds import exact_lower_tail
+from reference_population import (
+    FALSE_ALARM,
+    Population,
+    family_named,
+    linear_population,
+    memorised,
+    two_cluster_population,
+)
 from scipy.stats import binom, norm
 
 from rrise import _C
 from rrise.calibration.bounds import clopper_pearson, largest_p
 from rrise.calibration.conformal import calibrate
-from rrise.calibration.curves import Family, offset_family, scaled_family
 from rrise.calibration.guarantees import (
     MARGINAL,
     TRAINING_CONDITIONAL,
@@ -31,8 +33,6 @@ from rrise.calibration.guarantees import (
     marginal_rank,
     training_conditional_rank,
 )
-
-FALSE_ALARM = 1e-6
 
 # --- Ranks -----------------------------------------------------------------------------------------------------------
 
@@ -133,52 +133,6 @@ def test_levels_out_of_range_are_named(levels: tuple[float, float, float], messa
 
 
 # --- Populations with a known truth ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Population:
-    """A pool of inputs: the surrogate's q and the smoothed classifier's exact probability p of its label."""
-
-    q: np.ndarray
-    p: np.ndarray
-    q_in_calibration: np.ndarray  # differs from q only where a test cheats
-
-    def stars(self, family: Family, cap: float) -> np.ndarray:
-        """The t from which on the curve is right about each input: p >= L_t(q) if and only if t >= star."""
-        return family.scores(self.q, self.p, cap)
-
-
-def linear_population(seed: int, size: int = 20_000) -> Population:
-    """Inputs of a linear classifier with a surrogate whose weights are off and whose scale is overconfident."""
-    rng = np.random.default_rng(seed)
-    sigma, w, b = 0.5, rng.normal(size=6), 0.1
-    w_seen, b_seen = w + 0.2 * np.linalg.norm(w) * rng.normal(size=6), 0.15
-    x = rng.normal(0, 0.6, size=(size, 6))
-    margin = (x @ w + b) / np.linalg.norm(w)
-    margin_seen = (x @ w_seen + b_seen) / np.linalg.norm(w_seen)
-    p = norm.cdf(margin * np.sign(margin_seen) / sigma)
-    q = norm.cdf(np.abs(margin_seen) * 1.5 / sigma)
-    return Population(q, p, q)
-
-
-def two_cluster_population(size: int = 20_000) -> Population:
-    """Two distances from the hyperplane, p = 0.9 and (two fifths) p = 0.6, that the surrogate cannot tell apart."""
-    p = np.where(np.arange(size) % 5 < 2, 0.6, 0.9)
-    q = np.linspace(0.96, 0.97, size)[np.random.default_rng(0).permutation(size)]
-    return Population(q, p, q)
-
-
-def memorised(population: Population) -> Population:
-    """The same pool with a surrogate that has seen the calibration inputs and answers their true p."""
-    return replace(population, q_in_calibration=np.maximum(population.p, 0.5))
-
-
-def family_named(curve: str, population: Population, beta: float) -> Family:
-    if curve == "offset":
-        return offset_family()
-    rng = np.random.default_rng(99)
-    rows = rng.integers(population.q.size, size=800)
-    return scaled_family(population.q[rows], clopper_pearson(rng.binomial(1000, population.p[rows]), 1000, beta))
 
 
 Bound = Callable[[np.ndarray, int, float], np.ndarray]

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 from conftest import small_recipe
 
 from rrise import stages
+from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import ImageSet, Splits
 from rrise.ledger import Ledger
 from rrise.recipe import Recipe
-from rrise.runtime.bundle import BundleError
+from rrise.runtime.bundle import BundleError, load_bundle
 from rrise.runtime.certifier import Certifier
 from rrise.targets.settings import ExecutionConfig
 from rrise.targets.store import CountStore
@@ -53,6 +55,46 @@ def test_equal_inputs_give_equal_bundles(recipe: Recipe, splits: Splits, copy: P
     again = calibrate(recipe, splits, copy)
     for name in ("offset", "scaled"):
         assert (again / name / "bundle.json").read_bytes() == (copy / "bundles" / name / "bundle.json").read_bytes()
+
+
+def test_every_promise_becomes_a_bundle_that_loads(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    places = copy / "engine", copy / "counts/calibration", copy / "counts/train"
+    classes = len(splits.calibration.classes)
+    configs = {
+        "bins": CalibrateConfig(curves=("binned",), gamma=0.249, guarantee="marginal"),
+        "tested": CalibrateConfig(curves=("scaled",), gamma=0.249, guarantee="certified"),
+        "shifted": CalibrateConfig(
+            curves=("scaled",),
+            gamma=0.399,
+            guarantee="marginal",
+            priors=(0.19, *(0.81 / (classes - 1),) * (classes - 1)),
+        ),
+        "split": CalibrateConfig(curves=("offset", "scaled"), alpha=0.25, guarantee="marginal"),
+    }
+    for name, config in configs.items():
+        said = stages.calibrate(splits, config, *places, copy / name)
+        for curve in config.curves:
+            bundle = load_bundle(copy / name / curve)
+            record = bundle.calibration
+            assert record.guarantee == config.guarantee
+            assert f"{record.guarantee} guarantee with beta" in bundle.statement
+            assert record.certified is not None
+            assert bool(record.bins) == (curve == "binned")
+            assert record.priors == config.priors
+            if config.alpha:
+                assert Fraction(str(record.beta)) + Fraction(str(record.gamma)) == Fraction("0.25")
+                assert f"beta = {record.beta:g}, gamma = {record.gamma:g}" in said
+            else:
+                assert (record.beta, record.gamma) == (config.beta, config.gamma)
+
+
+def test_what_alpha_and_priors_need_is_said(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    places = copy / "engine", copy / "counts/calibration"
+    with pytest.raises(ValueError, match="profile: expected the training images' counts to split alpha by, got none"):
+        stages.calibrate(splits, CalibrateConfig(curves=("offset",), alpha=0.25), *places, None, copy / "again")
+    config = CalibrateConfig(guarantee="marginal", priors=(0.5, 0.5))
+    with pytest.raises(ValueError, match="priors: expected one number for each of 10 classes, got 2"):
+        stages.calibrate(splits, config, *places, copy / "counts/train", copy / "again")
 
 
 def test_a_single_seen_calibration_image_is_refused(recipe: Recipe, splits: Splits, copy: Path) -> None:

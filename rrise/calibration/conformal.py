@@ -10,115 +10,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rrise.calibration.bins import bin_edges, bin_thresholds, binned_curve
 from rrise.calibration.bounds import clopper_pearson, largest_p, largest_radius, smallest_draws
-from rrise.calibration.curves import FAMILIES, Family, offset_family, scaled_family
+from rrise.calibration.certified import certified_threshold, sequence, withdrawn
+from rrise.calibration.curves import FAMILIES, offset_family, scaled_family
 from rrise.calibration.guarantees import (
-    GUARANTEES,
+    CERTIFIED,
     TRAINING_CONDITIONAL,
     check_levels,
     conformal_rank,
-    describe,
     marginal_rank,
     training_conditional_rank,
 )
+from rrise.calibration.record import Calibration
+from rrise.calibration.settings import CalibrateConfig, check_choice, check_combination
+from rrise.calibration.shift import shift_rank
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["CalibrateConfig", "Calibration", "calibrate", "marginal_rank", "training_conditional_rank"]
-
-
-@dataclass(frozen=True)
-class CalibrateConfig:
-    """How to calibrate; one bundle is made for each curve."""
-
-    curves: tuple[str, ...] = field(
-        default=FAMILIES, metadata={"help": f"curve families, one bundle each: {', '.join(FAMILIES)}"}
-    )
-    beta: float = field(
-        default=0.001, metadata={"help": "error probability of the bound from each calibration image's noisy draws"}
-    )
-    gamma: float = field(
-        default=0.049, metadata={"help": "share of future inputs that may lie above the curve, on top of beta"}
-    )
-    eta: float = field(
-        default=0.01,
-        metadata={"help": "probability that an unlucky calibration set breaks a training-conditional guarantee"},
-    )
-    guarantee: str = field(
-        default=TRAINING_CONDITIONAL,
-        metadata={"help": "training-conditional (of the deployed curve) or marginal (on average over calibrations)"},
-    )
-
-    def __post_init__(self) -> None:
-        if not self.curves or len(set(self.curves)) < len(self.curves):
-            raise ValueError(f"curves: expected different curve families, got {self.curves}. Name each once.")
-        for name in self.curves:
-            _check_choice("curves", name, FAMILIES)
-        _check_choice("guarantee", self.guarantee, GUARANTEES)
-        check_levels(self.beta, self.gamma, self.eta)
-
-
-@dataclass(frozen=True, eq=False)
-class Calibration:
-    """A curve from q to a lower bound of the smoothed classifier's probability, and what it guarantees.
-
-    Parameters
-    ----------
-    curve : str
-        Family: "offset" or "scaled".
-    guarantee : str
-        "marginal" or "training-conditional".
-    beta, gamma, eta : float
-        Error probabilities: of each calibration bound, of the curve, of the calibration draw (training-conditional).
-    n : int
-        Noisy draws behind each calibration bound.
-    images : int
-        Calibration inputs, M.
-    rank : int
-        Which of the M scores, in rising order, was taken.
-    t : float
-        That score; how far the family was lowered.
-    knots_q, knots_p : float64[J]
-        The curve, piecewise linear; read-only.
-    """
-
-    curve: str
-    guarantee: str
-    beta: float
-    gamma: float
-    eta: float
-    n: int
-    images: int
-    rank: int
-    t: float
-    knots_q: NDArray[np.float64]
-    knots_p: NDArray[np.float64]
-
-    def statement(self) -> str:
-        """Return what is guaranteed, about what, and what is not, in one sentence with this calibration's numbers."""
-        return describe(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return every field as plain strings, numbers and lists of numbers, ready for JSON."""
-        return {
-            "curve": self.curve,
-            "guarantee": self.guarantee,
-            "beta": self.beta,
-            "gamma": self.gamma,
-            "eta": self.eta,
-            "n": self.n,
-            "images": self.images,
-            "rank": self.rank,
-            "t": self.t,
-            "knots_q": self.knots_q.tolist(),
-            "knots_p": self.knots_p.tolist(),
-        }
 
 
 def calibrate(
@@ -132,11 +50,15 @@ def calibrate(
     guarantee: str = TRAINING_CONDITIONAL,
     eta: float = 0.01,
     profile: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    labels: ArrayLike | None = None,
+    priors: Sequence[float] = (),
 ) -> Calibration:
     """Return a curve L with P[p >= L(q)] >= 1 - beta - gamma, p the smoothed probability of the engine's label.
 
     ``guarantee`` says over what the probability is taken: over the calibration set and a new input together
-    ("marginal"), or over a new input alone, for all but a share ``eta`` of calibration sets ("training-conditional").
+    ("marginal"), or over a new input alone, for all but a share ``eta`` of calibration sets ("training-conditional"),
+    or over a new input that the curve certifies, for all but such a share ("certified"). The binned curve keeps its
+    guarantee inside each bin of q.
 
     Parameters
     ----------
@@ -153,14 +75,18 @@ def calibrate(
     gamma : float
         Probability that a new input's bound lies below the curve; beta + gamma < 1.
     curve : str
-        "scaled" (follows ``profile``) or "offset" (q - t).
+        "scaled" (follows ``profile``), "binned" (the same, with a t for each bin) or "offset" (q - t).
     guarantee : str
-        "training-conditional" or "marginal".
+        "training-conditional", "marginal" or "certified".
     eta : float
         Probability that the calibration draw was unlucky; unused when marginal.
     profile : tuple of (float64[N], int[N], int or int[N])
-        q, k and n of other inputs, those that trained the surrogate will do, which shape the scaled curve. They must
-        not be calibration inputs.
+        q, k and n of other inputs, those that trained the surrogate will do, which shape the scaled curve, the bins
+        and the sequence of curves to test. They must not be calibration inputs.
+    labels : int[M], optional
+        True classes of the calibration inputs; for ``priors``.
+    priors : sequence of K floats, optional
+        Class frequencies in service, where they differ from the calibration inputs'.
 
     Returns
     -------
@@ -176,15 +102,17 @@ def calibrate(
 
     References
     ----------
-    RRISE, Proposition 1 and Corollary 1.1; Vovk (2012), Proposition 2a, for the training-conditional guarantee.
+    RRISE, Proposition 1 and Corollary 1.1; Vovk (2012), Proposition 2a, for the training-conditional guarantee; for the
+    others see :mod:`rrise.calibration.certified`, :mod:`rrise.calibration.bins` and :mod:`rrise.calibration.shift`.
     """
     check_levels(beta, gamma, eta)
-    _check_choice("curve", curve, FAMILIES)
-    _check_choice("guarantee", guarantee, GUARANTEES)
+    check_choice("curve", curve, FAMILIES)
+    check_combination(curve, guarantee, bool(priors))
     confidence, successes, draws = _arrays("calibration", q, k, n)
     bounds = clopper_pearson(successes, draws, beta)
     images = confidence.size
-    rank = conformal_rank(guarantee, images, gamma, eta)
+    if curve != "binned" and guarantee != CERTIFIED:
+        conformal_rank(guarantee, images, gamma, eta)  # too few images are told so before anything else
     if draws.min() != draws.max():
         raise ValueError(
             f"n: expected one number of draws for all calibration inputs, got {draws.min()} to {draws.max()}. "
@@ -199,28 +127,76 @@ def calibrate(
             f"Sample more: the largest radius is {largest_radius(needed, beta, 1.0):.3f} sigma with {needed} draws "
             f"and {largest_radius(100 * needed, beta, 1.0):.3f} sigma with {100 * needed}."
         )
-    family = _family(curve, beta, profile)
-    scores = family.scores(confidence, bounds, cap)
-    # The k-th smallest; never below 0, where families begin (it is -inf if that many inputs abstained).
-    t = max(0.0, float(np.partition(scores, rank - 1)[rank - 1]))
-    knots_q, knots_p = family.at(t, cap)
+    shape = _shape(curve, guarantee, profile)
+    family = offset_family() if shape is None or curve == "offset" else scaled_family(shape.q, shape.bounds(beta))
+    found: dict[str, Any] = {}
+    if shape is not None and curve == "binned":
+        edges = bin_edges(family, shape.q, images, guarantee, gamma, eta)
+        bins = bin_thresholds(confidence, family.scores(confidence, bounds, cap), edges, guarantee, gamma, eta)
+        found = {"bins": bins, "rank": sum(b.rank for b in bins), "t": max(b.t for b in bins)}
+        knots_q, knots_p = binned_curve(family, bins, cap)
+    elif shape is not None and guarantee == CERTIFIED:
+        family = withdrawn(family)
+        ts = sequence(family, shape.q, shape.bounds(beta), cap, images=images, gamma=gamma, eta=eta)
+        walked = certified_threshold(family, ts, confidence, bounds, cap, gamma, eta)
+        found = {"rank": images - walked.wrong, "t": walked.t}
+        knots_q, knots_p = family.at(walked.t, cap)
+    else:
+        scores = family.scores(confidence, bounds, cap)
+        if priors:
+            weighted = shift_rank(scores, _labels(labels), priors, gamma)
+            found = {"priors": tuple(map(float, priors)), "effective": weighted.effective, "rank": weighted.rank}
+        else:
+            found = {"rank": conformal_rank(guarantee, images, gamma, eta)}
+        # The k-th smallest; never below 0, where families begin (it is -inf if that many inputs abstained).
+        found["t"] = max(0.0, float(np.partition(scores, found["rank"] - 1)[found["rank"] - 1]))
+        knots_q, knots_p = family.at(found["t"], cap)
     knots_q.setflags(write=False)
     knots_p.setflags(write=False)
+    certified = int(np.count_nonzero(np.interp(confidence, knots_q, knots_p) > 0.5))  # NaN is none
     return Calibration(
-        curve, guarantee, float(beta), float(gamma), float(eta), common, images, rank, t, knots_q, knots_p
+        curve=curve,
+        guarantee=guarantee,
+        beta=float(beta),
+        gamma=float(gamma),
+        eta=float(eta),
+        n=common,
+        images=images,
+        knots_q=knots_q,
+        knots_p=knots_p,
+        certified=certified,
+        **found,
     )
 
 
-def _family(curve: str, beta: float, profile: tuple[ArrayLike, ArrayLike, ArrayLike] | None) -> Family:
-    if curve == "offset":
-        return offset_family()
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """The profile's inputs, float64[N] and int[N]; their bounds at any level."""
+
+    q: NDArray[np.float64]
+    k: NDArray[Any]
+    n: NDArray[Any]
+
+    def bounds(self, beta: float) -> NDArray[np.float64]:
+        return clopper_pearson(self.k, self.n, beta)
+
+
+def _shape(curve: str, guarantee: str, profile: tuple[ArrayLike, ArrayLike, ArrayLike] | None) -> _Shape | None:
+    if curve == "offset" and guarantee != CERTIFIED:
+        return None
     if profile is None:
+        needed = f"the {curve} curve" if curve != "offset" else "the guarantee among certified inputs"
         raise ValueError(
-            "profile: expected (q, k, n) of the surrogate's training inputs for the scaled curve, got none. "
-            "Give it or use the offset curve."
+            f"profile: expected (q, k, n) of the surrogate's training inputs for {needed}, got none. "
+            "Give it or use the offset curve with another guarantee."
         )
-    q, k, n = _arrays("profile", *profile)
-    return scaled_family(q, clopper_pearson(k, n, beta))
+    return _Shape(*_arrays("profile", *profile))
+
+
+def _labels(labels: ArrayLike | None) -> ArrayLike:
+    if labels is None:
+        raise ValueError("labels: expected the true class of each calibration input for priors, got none. Give them.")
+    return labels
 
 
 def _arrays(
@@ -243,8 +219,3 @@ def _arrays(
     if wrong.any():
         raise ValueError(f"{name}: expected q in [0, 1] or NaN, got {confidence[wrong][0]}. Pass softmax outputs.")
     return confidence, successes, np.broadcast_to(draws, confidence.shape)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}. Pick one of them.")

@@ -16,7 +16,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-FAMILIES = ("offset", "scaled")
+FAMILIES = ("offset", "scaled", "binned")
+USUAL = ("offset", "scaled")
+"""Of which bundles are made unless told otherwise."""
 
 _TINY = 1e-100  # products of two such numbers do not underflow
 
@@ -198,6 +200,13 @@ def scaled_family(q: ArrayLike, p_lower: ArrayLike) -> Family:
     h, lower = (_rising(np.sin(np.clip(_angle(knots) - shift, 0, np.pi / 2)) ** 2) for shift in (middle, tail))
     u = np.sqrt((h - lower) ** 2 + (_LOGIT_ERROR * knots * (1 - knots)) ** 2 + _SMALLEST_SPREAD**2)
     return Family(knots, h, u, floor=0.5)
+
+
+def interpolated_down(knots_q: NDArray[np.float64], knots_p: NDArray[np.float64], q: float) -> float:
+    """Return the piecewise-linear function through the knots at one q of [0, 1], computed exactly and rounded down."""
+    j = min(max(int(np.searchsorted(knots_q, q, side="right")), 1), knots_q.size - 1)
+    a, b, low, high = (Fraction(float(v)) for v in (*knots_q[j - 1 : j + 1], *knots_p[j - 1 : j + 1]))
+    return _round_down(low + (high - low) * (Fraction(q) - a) / (b - a))
 
 
 def _angle(p: NDArray[np.float64]) -> NDArray[np.float64]:

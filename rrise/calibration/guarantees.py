@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 from decimal import MAX_EMAX, MIN_EMIN, Context
 from fractions import Fraction
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rrise.calibration.conformal import Calibration
+from functools import cache
 
 MARGINAL = "marginal"
 TRAINING_CONDITIONAL = "training-conditional"
-GUARANTEES = (MARGINAL, TRAINING_CONDITIONAL)
+CERTIFIED = "certified"
+RANKED = (MARGINAL, TRAINING_CONDITIONAL)
+"""Guarantees that take one of the calibration scores; the other tests curves one after the other."""
+GUARANTEES = (*RANKED, CERTIFIED)
 
 
-def marginal_rank(M: int, gamma: float) -> int:
+def marginal_rank(M: int, gamma: float | Fraction) -> int:
     """Return the smallest k such that, with P >= 1 - gamma, a new score is at most the k-th smallest of M.
 
     Parameters
@@ -48,17 +48,17 @@ def marginal_rank(M: int, gamma: float) -> int:
     >>> marginal_rank(500, 0.049)
     477
     """
-    share = _exact("gamma", gamma)
+    share = exact("gamma", gamma)
     rank = math.ceil((_images(M) + 1) * (1 - share))
     if rank > M:
-        needed = math.ceil(1 / share) - 1
+        needed = fewest_images(MARGINAL, gamma, 0.5)
         raise ValueError(
             f"calibration: expected at least {needed} images for gamma {gamma}, got {M}. Use more or raise gamma."
         )
     return rank
 
 
-def training_conditional_rank(M: int, gamma: float, eta: float) -> int:
+def training_conditional_rank(M: int, gamma: float, eta: float | Fraction) -> int:
     """Return the smallest k such that, with P >= 1 - eta over the M scores, the k-th smallest covers 1 - gamma.
 
     The probability that a new score is at most the k-th smallest of M independent ones is itself random, at least
@@ -74,13 +74,10 @@ def training_conditional_rank(M: int, gamma: float, eta: float) -> int:
     >>> training_conditional_rank(1000, 0.05, 0.01)
     966
     """
-    share, risk = _exact("gamma", gamma), _exact("eta", eta)
     # P[Beta(k, M + 1 - k) < 1 - gamma] = P[Bin(M, gamma) <= M - k]: the largest d = M - k with that tail <= eta.
-    allowed = _largest_quantile(_images(M), share, risk)
+    allowed = most_failures(_images(M), gamma, eta)
     if allowed < 0:
-        needed = max(1, math.floor(math.log(eta) / math.log1p(-gamma)) - 1)
-        while _largest_quantile(needed, share, risk) < 0:
-            needed += 1
+        needed = fewest_images(TRAINING_CONDITIONAL, gamma, eta)
         raise ValueError(
             f"calibration: expected at least {needed} images for gamma {gamma} at eta {eta}, got {M}. "
             "Use more, or raise gamma or eta."
@@ -88,56 +85,54 @@ def training_conditional_rank(M: int, gamma: float, eta: float) -> int:
     return M - allowed
 
 
-def conformal_rank(guarantee: str, M: int, gamma: float, eta: float) -> int:
-    """Return the rank that ``guarantee`` needs, one of :data:`GUARANTEES`; the marginal one ignores ``eta``."""
+@cache
+def fewest_images(guarantee: str, gamma: float | Fraction, eta: float | Fraction) -> int:
+    """Return the smallest M with a rank: the number of images of which none may fail.
+
+    >>> fewest_images("marginal", 0.049, 0.01), fewest_images("training-conditional", 0.049, 0.01)
+    (20, 92)
+    """
+    share = exact("gamma", gamma)
+    if guarantee == MARGINAL:
+        return math.ceil(1 / share) - 1
+    needed = max(1, math.floor(math.log(eta) / math.log1p(-gamma)) - 1)
+    while most_failures(needed, gamma, eta) < 0:
+        needed += 1
+    return needed
+
+
+@cache
+def most_failures(n: int, gamma: float | Fraction, eta: float | Fraction) -> int:
+    """Return the largest d with P[Bin(n, gamma) <= d] <= eta, -1 if not even 0 failures are so unlikely; exact.
+
+    With at most d failures among n independent trials, "the failure probability exceeds gamma" is rejected at level
+    eta; it is the binomial tail's p-value compared with eta, without rounding.
+    """
+    return _largest_quantile(n, exact("gamma", gamma), exact("eta", eta))
+
+
+def conformal_rank(guarantee: str, M: int, gamma: float, eta: float | Fraction) -> int:
+    """Return the rank that ``guarantee`` needs, one of :data:`RANKED`; the marginal one ignores ``eta``."""
     if guarantee == MARGINAL:
         return marginal_rank(M, gamma)
     if guarantee == TRAINING_CONDITIONAL:
         return training_conditional_rank(M, gamma, eta)
-    raise ValueError(f"guarantee: expected one of {', '.join(GUARANTEES)}, got {guarantee!r}. Pick one of them.")
+    raise ValueError(f"guarantee: expected one of {', '.join(RANKED)}, got {guarantee!r}. Pick one of them.")
 
 
 def check_levels(beta: float, gamma: float, eta: float) -> None:
     """Refuse error probabilities outside (0, 1) and a total beta + gamma of 1 or more, naming the field."""
-    total = _exact("beta", beta) + _exact("gamma", gamma)
-    _exact("eta", eta)
+    total = exact("beta", beta) + exact("gamma", gamma)
+    exact("eta", eta)
     if total >= 1:
         raise ValueError(f"beta + gamma: expected less than 1, got {beta} + {gamma}. Lower one of them.")
 
 
-def describe(calibration: Calibration) -> str:
-    """Return what a calibration guarantees, in two sentences with its numbers: the claim, then how it was reached.
-
-    What the claim is not about stands beside it wherever it is shown (``limits`` of a bundle).
-    """
-    c = calibration
-    error = float(_exact("beta", c.beta) + _exact("gamma", c.gamma))
-    wrong = f"{100 * error:.6g}%"
-    claim = "the noise-smoothed classifier g gives the returned label less than the returned lower bound"
-    if c.guarantee == MARGINAL:
-        scope = (
-            f"On average over calibration sets, a new input exchangeable with the {c.images} calibration inputs has a "
-            f"chance of at most {wrong} that {claim}"
-        )
-    else:
-        scope = (
-            f"With confidence {float(1 - _exact('eta', c.eta)):.6g} over the draw of the {c.images} calibration "
-            f"inputs, at most {wrong} of new inputs drawn independently from their source are such that {claim}"
-        )
-    largest = float(c.knots_p.max())
-    reach = f"the largest bound is {largest:.6g}" if largest > 0.5 else "it certifies nothing, for no bound exceeds 1/2"
-    eta = "" if c.guarantee == MARGINAL else f", eta = {c.eta:g}"
-    return (
-        f"{scope}; for all others whose bound exceeds 1/2, the label is g's own and g keeps it within the returned "
-        f"radius. This is a {c.guarantee} guarantee with beta = {c.beta:g}, gamma = {c.gamma:g}{eta}, from n = {c.n} "
-        f"noisy draws an input; {c.curve} curve at rank {c.rank} of {c.images}, t = {c.t:.6g}; {reach}."
-    )
-
-
-def _exact(name: str, value: float) -> Fraction:
+def exact(name: str, value: float | Fraction) -> Fraction:
+    """Return a probability strictly between 0 and 1 as the decimal it prints as, or ValueError with its name."""
     if isinstance(value, bool) or not 0 < value < 1:
         raise ValueError(f"{name}: expected a number strictly between 0 and 1, got {value}. Typical: 0.01.")
-    return Fraction(str(value))
+    return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
 def _images(M: int) -> int:

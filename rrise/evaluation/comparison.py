@@ -80,6 +80,8 @@ class Contender:
         Failure probability it promises: α of Monte Carlo, β + γ of a calibrated curve.
     statement : str
         Its guarantee in one or two sentences.
+    of_certified : bool
+        Whether ``error`` is promised among certified inputs alone, and so over all inputs too.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Contender:
     predicted: NDArray[np.int64]
     error: float
     statement: str
+    of_certified: bool = False
 
     @property
     def single_pass(self) -> bool:
@@ -134,7 +137,8 @@ class Row:
     coverage_by_bin : tuple of CoverageBin
         Coverage by the size of the bound.
     conditional_bound : float
-        What ``error`` promises among certified inputs only: ``error`` / (certified share), at most 1.
+        What ``error`` promises among certified inputs only: ``error`` / (certified share), at most 1; ``error`` itself
+        where it was promised of those.
     """
 
     name: str
@@ -313,6 +317,8 @@ def _row(
         coverage=metrics.coverage(certificates, contender.predicted, reference),
         coverage_by_bin=coverage_by_bin(certificates, contender.predicted, reference),
         error=contender.error,
-        conditional_bound=metrics.conditional_error_bound(contender.error, 1.0 - abstention),
+        conditional_bound=metrics.conditional_error_bound(
+            contender.error, 1.0 if contender.of_certified else 1.0 - abstention
+        ),
         statement=contender.statement,
     )

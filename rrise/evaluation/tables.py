@@ -109,6 +109,8 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 def _among_certified(row: Row) -> str:
     if row.conditional_bound >= 1:
         return "Among certified images alone this promises nothing: too few are certified here."
+    if row.conditional_bound == row.error:
+        return f"Among certified images alone: a failure probability of at most {100 * row.error:.2f}%."
     return (
         f"Among certified images alone: a failure probability of at most {100 * row.conditional_bound:.2f}%, which is "
         f"{row.error:g} divided by the {100 * (1 - row.abstention):.1f}% of images certified here."

@@ -130,7 +130,8 @@ def save_bundle(
     engine_spec : mapping
         engine.json of that engine.
     calibration : mapping
-        curve (name of the family), knots_q, knots_p, guarantee, beta, gamma, eta, n, images, rank, t.
+        curve (name of the family), knots_q, knots_p, guarantee, beta, gamma, eta, n, images, rank, t; where they apply
+        bins, certified, effective, priors.
     sigma : float
         Standard deviation of the smoothing noise, in [0,1] pixel units.
     statement : str
@@ -179,6 +180,7 @@ def _content(
 ) -> dict[str, Any]:
     numbers = {key: float(calibration[key]) for key in ("beta", "gamma", "eta", "t")}
     counts = {key: operator.index(calibration[key]) for key in ("n", "images", "rank")}
+    extra = {key: calibration[key] for key in ("bins", "certified", "effective", "priors") if key in calibration}
     knots = {key: [float(knot) for knot in calibration[key]] for key in ("knots_q", "knots_p")}
     engine = {key: spec[key] for key in ("kind", "sha256", "precision", "input_shape", "num_classes", "classes")}
     engine |= {"onnx_sha256": spec.get("onnx_sha256", spec["sha256"]), "gpu": spec.get("gpu", "")}
@@ -188,7 +190,7 @@ def _content(
         "engine": {"file": file, **engine},
         "sigma": float(sigma),
         "curve": {"family": calibration["curve"], **knots},
-        "calibration": {"guarantee": calibration["guarantee"], **numbers, **counts},
+        "calibration": {"guarantee": calibration["guarantee"], **numbers, **counts, **extra},
         "statement": statement,
         "limits": LIMITS,
         "provenance": dict(provenance),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rrise.runtime.calibration_record import CalibrationRecord
 from rrise.runtime.documents import Fields, canonical_json, sha256_of
 from rrise.runtime.engines.spec import EngineSpec, is_line, is_plain_name
 from rrise.runtime.reference import Reference
@@ -23,7 +24,6 @@ EARLIER = "rrise-bundle/1"
 """The version before, still read: it records no ONNX file, no GPU and no reference answers."""
 DOCUMENT = "bundle.json"
 SIGNATURE = "bundle.sig"
-GUARANTEES = ("marginal", "training-conditional")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,65 +57,6 @@ class Curve:
         if len(p) != len(q):
             fields.refuse("knots_p", bounds)
         return cls(fields.value("family", str, "the name of a curve family", is_plain_name), _frozen(q), _frozen(p))
-
-
-@dataclass(frozen=True)
-class CalibrationRecord:
-    """The facts behind the curve.
-
-    Parameters
-    ----------
-    guarantee : str
-        "marginal" or "training-conditional".
-    beta : float
-        Share of wrong Clopper-Pearson bounds allowed at each calibration image, in (0,1).
-    gamma : float
-        Share of future inputs allowed below the curve, in (0,1); beta + gamma < 1.
-    eta : float
-        Chance that an unlucky calibration draw breaks a training-conditional guarantee, in (0,1); unused if marginal.
-    n : int
-        Noisy evaluations of the base classifier at each calibration image.
-    images : int
-        Calibration images, M.
-    rank : int
-        Which of the M sorted scores was taken, 1 to M.
-    t : float
-        That score.
-    """
-
-    guarantee: str
-    beta: float
-    gamma: float
-    eta: float
-    n: int
-    images: int
-    rank: int
-    t: float
-
-    @classmethod
-    def parse(cls, fields: Fields) -> CalibrationRecord:
-        """Return the record that the fields hold, or raise ValueError naming the field."""
-        fields.exactly("beta", "eta", "gamma", "guarantee", "images", "n", "rank", "t")
-        guarantee = fields.value("guarantee", str, f"one of {', '.join(GUARANTEES)}", lambda name: name in GUARANTEES)
-        beta = fields.value("beta", float, "a number between 0 and 1", lambda beta: 0.0 < beta < 1.0)
-        gamma = fields.value(
-            "gamma", float, f"a number between 0 and 1 - beta = {1 - beta}", lambda g: 0.0 < g < 1 - beta
-        )
-        if guarantee == "marginal":
-            eta = fields.value("eta", float, "a number in [0,1)", lambda eta: 0.0 <= eta < 1.0)
-        else:
-            eta = fields.value("eta", float, "a number between 0 and 1", lambda eta: 0.0 < eta < 1.0)
-        images = fields.value("images", int, "an integer of at least 1", lambda images: 1 <= images < 1 << 63)
-        return cls(
-            guarantee,
-            beta,
-            gamma,
-            eta,
-            n=fields.value("n", int, "an integer of at least 1", lambda n: 1 <= n < 1 << 63),
-            images=images,
-            rank=fields.value("rank", int, f"an integer from 1 to images = {images}", lambda rank: 1 <= rank <= images),
-            t=fields.value("t", float, "a finite number", math.isfinite),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +114,7 @@ class Bundle:
             section.refuse("file", f"another file than {DOCUMENT} and {SIGNATURE}")
         section = fields.section("curve")
         curve = Curve.parse(section)
-        calibration = CalibrationRecord.parse(fields.section("calibration"))
+        calibration = CalibrationRecord.parse(fields.section("calibration"), engine.num_classes, newer)
         # n draws cannot support more than beta^(1/n); the factor allows for the rounding of the power itself.
         cap = min(1.0, calibration.beta ** (1 / calibration.n) * (1 + 4 * np.finfo(np.float64).eps))
         if curve.knots_p.max() > cap:

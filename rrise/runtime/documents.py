@@ -181,12 +181,12 @@ class Fields:
         name = self.prefix + (key if key.isidentifier() and len(key) <= 80 else brief(key))
         raise ValueError(f"{self.thing}: expected {name} to be {expected}, got {got}. {self.advice}")
 
-    def exactly(self, *keys: str) -> None:
-        """Refuse a missing or an unknown member."""
+    def exactly(self, *keys: str, optional: tuple[str, ...] = ()) -> None:
+        """Refuse a missing or an unknown member; those that are ``optional`` may be missing."""
         for key in (*keys, *self.content):
             if key not in self.content:
                 self.refuse(key, "present")
-            if key not in keys:
+            if key not in keys and key not in optional:
                 self.refuse(key, "absent")
 
     def value(self, key: str, kind: type[T], expected: str, holds: Callable[[T], bool]) -> T:

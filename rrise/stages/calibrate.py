@@ -105,6 +105,11 @@ def calibrate(
     from rrise.training.seen import FACT, UNSEEN
 
     refuse_existing(out)
+    if config.priors and len(config.priors) != len(splits.calibration.classes):
+        raise ValueError(
+            f"priors: expected one number for each of {len(splits.calibration.classes)} classes, got "
+            f"{len(config.priors)}. Give them in the order of the classes."
+        )
     opened = open_engine(engine, options=options)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
     require_unseen("calibration", splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
@@ -128,20 +133,24 @@ def calibrate(
     facts, reference = stores["counts"].manifest, Reference.of(opened)
     trust = {FACT: spec[FACT]} if FACT in spec else {}
     caveats = CAVEATS[facts.sampler] + (ON_TRUST if trust.get(FACT) == UNSEEN else "")
-    found = [
-        calibrated(
-            scored.q,
-            scored.k,
-            scored.n,
-            beta=config.beta,
-            gamma=config.gamma,
-            eta=config.eta,
-            curve=curve,
-            guarantee=config.guarantee,
-            profile=None if shape is None else (shape.q, shape.k, shape.n),
+    found = []
+    for curve in config.curves:
+        beta, gamma = _levels(config, curve, shape, len(splits.calibration), drawn)
+        found.append(
+            calibrated(
+                scored.q,
+                scored.k,
+                scored.n,
+                beta=beta,
+                gamma=gamma,
+                eta=config.eta,
+                curve=curve,
+                guarantee=config.guarantee,
+                profile=None if shape is None else (shape.q, shape.k, shape.n),
+                labels=splits.calibration.labels,
+                priors=config.priors,
+            )
         )
-        for curve in config.curves
-    ]
     with whole_folder(out) as folder:
         for calibration in found:
             save_bundle(
@@ -166,8 +175,36 @@ def calibrate(
                 },
                 reference=reference,
             )
-    lines = [f"{c.curve}: rank {c.rank} of {c.images}, t = {c.t:.4g}" for c in found]
+    lines = [
+        f"{c.curve}: rank {c.rank} of {c.images}, t = {c.t:.4g}"
+        + (f", beta = {c.beta:g}, gamma = {c.gamma:g}" if config.alpha else "")
+        for c in found
+    ]
     return f"{'; '.join(lines)}; in {out}"
+
+
+def _levels(config: CalibrateConfig, curve: str, shape: Scored | None, images: int, draws: int) -> tuple[float, float]:
+    """Return beta and gamma: as configured, or the best split of alpha on the profile."""
+    from rrise.calibration.levels import choose_levels
+
+    if not config.alpha:
+        return config.beta, config.gamma
+    if shape is None:
+        raise ValueError(
+            "profile: expected the training images' counts to split alpha by, got none. Give --profile, or --beta and "
+            "--gamma in place of --alpha."
+        )
+    return choose_levels(
+        shape.q,
+        shape.k,
+        shape.n,
+        alpha=config.alpha,
+        images=images,
+        draws=draws,
+        curve=curve,
+        guarantee=config.guarantee,
+        eta=config.eta,
+    )
 
 
 def require_unseen(split: str, images: ImageSet, used: NDArray[np.uint64]) -> None:

@@ -31,7 +31,7 @@ _THINNING = 1
 
 @dataclass(frozen=True)
 class Certifiers:
-    """The bundles that are compared, by the names of their contenders; one sigma, n and beta for all.
+    """The bundles that are compared, by the names of their contenders; one sigma, n and beta + gamma for all.
 
     Attributes
     ----------
@@ -50,8 +50,7 @@ class Certifiers:
     @property
     def error(self) -> float:
         """Failure probability that it promises, beta + gamma."""
-        calibration = self.stated.bundle.calibration
-        return calibration.beta + calibration.gamma
+        return _error(self.stated)
 
 
 def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
@@ -62,7 +61,7 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     FileNotFoundError
         If the folder holds no bundle.
     ValueError
-        If sigma, n or beta differ.
+        If sigma, n or beta + gamma differ.
     """
     from rrise.runtime.certifier import Certifier
 
@@ -75,10 +74,10 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     if taken:
         raise ValueError(f"rival: expected other names than {', '.join(sorted(taken))}. Name it otherwise.")
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
-    levels = {(c.sigma, c.bundle.calibration.n, c.bundle.calibration.beta) for c in found.values()}
+    levels = {(c.sigma, c.bundle.calibration.n, _error(c)) for c in found.values()}
     if len(levels) > 1:
         raise ValueError(
-            f"bundles: expected one sigma, n and beta in {bundles}{' and of rivals' if rivals else ''}, got "
+            f"bundles: expected one sigma, n and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
             f"{sorted(levels)}. Compare like with like."
         )
     return Certifiers(found, deployed)
@@ -232,15 +231,20 @@ def _unit(base: SampleConfig) -> tuple[int, int]:
     return unit, base.n - base.n % unit
 
 
+def _error(certifier: Certifier) -> float:
+    calibration = certifier.bundle.calibration
+    return round(calibration.beta + calibration.gamma, 12)
+
+
 def _single_pass(name: str, certifier: Certifier, images: ImageSet) -> Contender:
     from rrise import _C
     from rrise.evaluation.comparison import Contender
 
-    calibration = certifier.bundle.calibration
     return Contender(
         name,
         certifier(images.images),
         _C.top(certifier.logits(images.images))[0],
-        calibration.beta + calibration.gamma,
+        _error(certifier),
         certifier.statement,
+        certifier.bundle.calibration.guarantee == "certified",
     )

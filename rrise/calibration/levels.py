@@ -1,0 +1,179 @@
+"""How to split alpha into beta and gamma: the split that would certify most, judged on the profile alone.
+
+A small beta makes every calibration bound loose and caps all radii at beta^(1/n); a large one leaves the curve little
+gamma to be wrong by. Any split that does not depend on calibration or test inputs is as valid as another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rrise.calibration.bins import Bin, bin_edges, binned_curve
+from rrise.calibration.bounds import clopper_pearson, largest_p, smallest_draws
+from rrise.calibration.certified import sequence, withdrawn
+from rrise.calibration.curves import Family, offset_family, scaled_family
+from rrise.calibration.guarantees import CERTIFIED, conformal_rank, exact, fewest_images
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+SHARES = ("0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
+"""The shares of alpha that beta may take."""
+
+_FEWEST = 40
+Knots = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
+
+
+def choose_levels(
+    q: ArrayLike,
+    k: ArrayLike,
+    n: ArrayLike,
+    *,
+    alpha: float,
+    images: int,
+    draws: int,
+    curve: str,
+    guarantee: str,
+    eta: float,
+) -> tuple[float, float]:
+    """Return (beta, gamma) with beta + gamma = alpha that give the largest mean radius in a rehearsal on the profile.
+
+    The rehearsal halves the profile: one half shapes the curve, the other is calibrated on as if it were ``images``
+    inputs (the score at the quantile where the rank among so many is expected) and certified; then the halves change
+    places. The profile's inputs trained the surrogate, so radii in the rehearsal are too large, for every split alike.
+
+    Parameters
+    ----------
+    q : float64[N]
+        The profile's top probabilities; NaN where the engine abstains.
+    k, n : int[N], int[N] or int
+        Agreeing noisy draws and all draws of the profile, best scaled to ``draws``: bounds would be as loose.
+    alpha : float
+        Total error probability.
+    images, draws : int
+        Calibration inputs, and noisy draws of each: their numbers, which are known beforehand.
+    curve, guarantee, eta
+        As for :func:`rrise.calibration.conformal.calibrate`.
+
+    Returns
+    -------
+    beta, gamma : float
+        Decimals that sum to alpha exactly. The same for any order of the profile.
+
+    Raises
+    ------
+    ValueError
+        If no split can be calibrated with so many images and draws; the message names what would do.
+    """
+    total = exact("alpha", alpha)
+    x = np.asarray(q, dtype=np.float64)
+    successes, trials = np.asarray(k), np.broadcast_to(n, x.shape)
+    if x.size < _FEWEST:
+        raise ValueError(
+            f"profile: expected at least {_FEWEST} inputs to choose beta by, got {x.size}. Give more training counts, "
+            "or beta and gamma themselves."
+        )
+    order = np.lexsort((trials, successes, x))
+    halves = order[0::2], order[1::2]
+    calibrated, best, found = False, 0.0, None
+    for share in SHARES:
+        beta = Decimal(str(alpha)) * Decimal(share)
+        levels = float(beta), float(Decimal(str(alpha)) - beta)
+        plan = _Plan(curve, guarantee, images, levels[1], eta, largest_p(draws, levels[0]))
+        if plan.cap <= 0.5 or images < fewest_images(guarantee, plan.gamma, eta):
+            continue
+        calibrated = True
+        bounds = clopper_pearson(successes, trials, levels[0])
+        one, other = (_Half(x[half], bounds[half]) for half in halves)
+        radius = plan.radius(one, other) + plan.radius(other, one)
+        if radius > best:
+            best, found = radius, levels
+    if not calibrated:
+        needed = fewest_images(guarantee, float(total * (1 - exact("share", float(SHARES[0])))), eta)
+        fewest = smallest_draws(alpha * float(SHARES[-1]))
+        raise ValueError(
+            f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and "
+            f"{draws}. Use more, or raise alpha."
+        )
+    if found is None:
+        raise ValueError(
+            f"alpha: expected a split of {alpha} that certifies some of the profile with {images} calibration images, "
+            "got none. Use more images, raise alpha, or use another curve."
+        )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    """One half of the profile: float64[N] each."""
+
+    q: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A calibration to rehearse."""
+
+    curve: str
+    guarantee: str
+    images: int
+    gamma: float
+    eta: float
+    cap: float
+
+    def radius(self, shape: _Half, held: _Half) -> float:
+        """Return the mean radius, in sigma, on inputs that a curve of the other half's shape was calibrated on."""
+        from scipy.special import ndtri
+
+        family = offset_family() if self.curve == "offset" else scaled_family(shape.q, shape.bounds)
+        if self.curve == "binned":
+            knots = self._binned(family, shape, held)
+        elif self.guarantee == CERTIFIED:
+            knots = self._tested(withdrawn(family), shape, held)
+        else:
+            rank = conformal_rank(self.guarantee, self.images, self.gamma, self.eta)
+            scores = family.scores(held.q, held.bounds, self.cap)
+            knots = family.at(_expected_score(scores, rank, self.images), self.cap)
+        if knots is None:
+            return 0.0
+        height = np.interp(held.q[~np.isnan(held.q)], *knots)
+        return float(np.sum(ndtri(height[height > 0.5]))) / held.q.size
+
+    def _binned(self, family: Family, shape: _Half, held: _Half) -> Knots | None:
+        edges = bin_edges(family, shape.q, self.images, self.guarantee, self.gamma, self.eta)
+        share = exact("eta", self.eta) / len(edges)
+        scores = family.scores(held.q, held.bounds, self.cap)
+        which = np.where(np.isnan(held.q), 0, np.searchsorted(edges, held.q, side="right"))
+        bins = []
+        for b, start in enumerate(edges, start=1):
+            inside = scores[which == b]
+            expected = self.images * inside.size // held.q.size
+            if expected < fewest_images(self.guarantee, self.gamma, share):
+                return None
+            rank = conformal_rank(self.guarantee, expected, self.gamma, share)
+            bins.append(Bin(start, expected, rank, _expected_score(inside, rank, expected)))
+        return binned_curve(family, tuple(bins), self.cap)
+
+    def _tested(self, family: Family, shape: _Half, held: _Half) -> Knots | None:
+        from scipy.stats import binom
+
+        ts = sequence(family, shape.q, shape.bounds, self.cap, images=self.images, gamma=self.gamma, eta=self.eta)
+        scores, last = (family.scores(held.q, l, self.cap) for l in (held.bounds, np.zeros(held.q.size)))  # noqa: E741
+        claims = last[None, :] > ts[:, None]
+        wrong = claims & (scores > ts[:, None])
+        scale = self.images / held.q.size
+        tail = binom.cdf(np.ceil(wrong.sum(axis=1) * scale), np.floor(claims.sum(axis=1) * scale), self.gamma)
+        accepted = int(np.argmax(np.append(tail, 1.0) > self.eta))
+        return family.at(float(ts[accepted - 1]), self.cap) if accepted else None
+
+
+def _expected_score(scores: NDArray[np.float64], rank: int, images: int) -> float:
+    """Return the score at the quantile where the rank-th smallest of so many is expected, rank / (images + 1)."""
+    place = min(scores.size, math.ceil(rank * (scores.size + 1) / (images + 1)))
+    return max(0.0, float(np.partition(scores, place - 1)[place - 1]))

@@ -1,0 +1,83 @@
+"""The options of the stage that calibrates, checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rrise.calibration.curves import FAMILIES, USUAL
+from rrise.calibration.guarantees import (
+    CERTIFIED,
+    GUARANTEES,
+    MARGINAL,
+    TRAINING_CONDITIONAL,
+    check_levels,
+    exact,
+)
+from rrise.calibration.shift import exact_priors
+
+
+@dataclass(frozen=True)
+class CalibrateConfig:
+    """How to calibrate; one bundle is made for each curve."""
+
+    curves: tuple[str, ...] = field(
+        default=USUAL, metadata={"help": f"curve families, one bundle each: {', '.join(FAMILIES)}"}
+    )
+    alpha: float = field(
+        default=0.0,
+        metadata={"help": "beta + gamma, split for the largest radii on training images; 0: beta and gamma as given"},
+    )
+    beta: float = field(
+        default=0.001, metadata={"help": "error probability of the bound from each calibration image's noisy draws"}
+    )
+    gamma: float = field(
+        default=0.049, metadata={"help": "share of future inputs that may lie above the curve, on top of beta"}
+    )
+    eta: float = field(
+        default=0.01,
+        metadata={"help": "probability that an unlucky calibration set breaks a guarantee, unless it is marginal"},
+    )
+    guarantee: str = field(
+        default=TRAINING_CONDITIONAL,
+        metadata={
+            "help": "training-conditional (of the deployed curve), certified (the same among issued certificates) or "
+            "marginal (on average over calibrations)"
+        },
+    )
+    priors: tuple[float, ...] = field(
+        default=(),
+        metadata={"help": "class frequencies in service, in the order of the classes, where they are known to differ"},
+    )
+
+    def __post_init__(self) -> None:
+        if not self.curves or len(set(self.curves)) < len(self.curves):
+            raise ValueError(f"curves: expected different curve families, got {self.curves}. Name each once.")
+        for name in self.curves:
+            check_choice("curves", name, FAMILIES)
+            check_combination(name, self.guarantee, bool(self.priors))
+        check_levels(self.beta, self.gamma, self.eta)
+        if self.alpha:
+            exact("alpha", self.alpha)
+        if self.priors:
+            exact_priors(self.priors)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices, naming them."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}. Pick one of them.")
+
+
+def check_combination(curve: str, guarantee: str, shifted: bool) -> None:
+    """Refuse a guarantee that is none, or that no theorem here gives for this curve or for shifted classes."""
+    check_choice("guarantee", guarantee, GUARANTEES)
+    if curve == "binned" and guarantee == CERTIFIED:
+        raise ValueError(
+            "guarantee: expected marginal or training-conditional for the binned curve, got certified. "
+            "Its bins are guarantees of their own; or use the scaled curve."
+        )
+    if shifted and (guarantee != MARGINAL or curve == "binned"):
+        raise ValueError(
+            f"priors: expected a marginal guarantee of the offset or scaled curve, got {guarantee} of {curve}. "
+            "Weighted calibration guarantees nothing more."
+        )

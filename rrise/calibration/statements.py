@@ -1,0 +1,90 @@
+"""What a calibration guarantees, in words made from its own numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rrise.calibration.guarantees import CERTIFIED, MARGINAL, exact
+
+if TYPE_CHECKING:
+    from rrise.calibration.record import Calibration
+
+_CLAIM = "the noise-smoothed classifier g gives the returned label less than the returned lower bound"
+_MOST_PRIORS = 12
+
+
+def describe(calibration: Calibration) -> str:
+    """Return what a calibration guarantees, in two sentences with its numbers: the claim, then how it was reached.
+
+    What the claim is not about stands beside it wherever it is shown (``limits`` of a bundle).
+    """
+    c = calibration
+    others = "for all others whose bound exceeds 1/2, the label is g's own and g keeps it within the returned radius"
+    largest = float(c.knots_p.max())
+    reach = f"the largest bound is {largest:.6g}" if largest > 0.5 else "it certifies nothing, for no bound exceeds 1/2"
+    eta = "" if c.guarantee == MARGINAL else f", eta = {c.eta:g}"
+    return (
+        f"{_scope(c)} {_CLAIM}; {others}. This is a {c.guarantee} guarantee with beta = {c.beta:g}, gamma = "
+        f"{c.gamma:g}{eta}, from n = {c.n} noisy draws an input; {_reached(c)}; {reach}."
+    )
+
+
+def among_certified(error: float, certified: int, images: int) -> str:
+    """Return what a guarantee over all inputs says of certified ones alone, (beta + gamma) / P(certified), in words.
+
+    The share certified is that of the calibration inputs, an estimate. Not for the guarantee "certified", which is
+    about certified inputs already.
+
+    >>> among_certified(0.05, 400, 500)  # doctest: +NORMALIZE_WHITESPACE
+    'Among certified inputs alone: at most about 6.25% can be wrong, 5% divided by the 80% of calibration inputs
+    that are certified (400 of 500).'
+    """
+    share = certified / images
+    if error >= share:
+        return (
+            f"Among certified inputs alone it promises nothing: {100 * error:.4g}% may be wrong, and "
+            f"{100 * share:.4g}% of calibration inputs are certified ({certified} of {images})."
+        )
+    return (
+        f"Among certified inputs alone: at most about {100 * error / share:.4g}% can be wrong, {100 * error:.4g}% "
+        f"divided by the {100 * share:.4g}% of calibration inputs that are certified ({certified} of {images})."
+    )
+
+
+def _scope(c: Calibration) -> str:
+    wrong = f"at most {100 * float(exact('beta', c.beta) + exact('gamma', c.gamma)):.6g}%"
+    inputs = f"the {c.images} calibration inputs"
+    if c.guarantee == MARGINAL:
+        if c.priors:
+            return (
+                "On average over calibration sets, if class frequencies in service are exactly the given priors and "
+                f"images within a class are unchanged, exchangeable with those of the class among {inputs}, a new "
+                f"input has a chance of {wrong} that"
+            )
+        within = f", whichever of the curve's {len(c.bins)} bins of q it falls in," if c.bins else ""
+        return (
+            f"On average over calibration sets, a new input exchangeable with {inputs}{within} has a chance of {wrong} "
+            "that"
+        )
+    sure = f"With confidence {float(1 - exact('eta', c.eta)):.6g} over the draw of {inputs}, {wrong} of"
+    if c.guarantee == CERTIFIED:
+        return f"{sure} the certificates issued for new inputs drawn independently from their source are such that"
+    within = f" within each of the curve's {len(c.bins)} bins of q at once" if c.bins else ""
+    return f"{sure} new inputs drawn independently from their source{within} are such that"
+
+
+def _reached(c: Calibration) -> str:
+    if c.bins:
+        bins = ", ".join(f"from q = {b.start:.6g} rank {b.rank} of {b.images}, t = {b.t:.6g}" for b in c.bins)
+        return f"{c.curve} curve: {bins}"
+    if c.guarantee == CERTIFIED:
+        return (
+            f"{c.curve} curve at t = {c.t:.6g}, the lowest of a fixed sequence, which certifies {c.certified} of "
+            f"{c.images} calibration inputs, {c.images - c.rank} of them above their own bound"
+        )
+    weighted = ""
+    if c.priors:
+        shown = ", ".join(f"{p:g}" for p in c.priors[:_MOST_PRIORS])
+        more = f" and {len(c.priors) - _MOST_PRIORS} more" if len(c.priors) > _MOST_PRIORS else ""
+        weighted = f", inputs weighted for priors {shown}{more} (worth {c.effective:.1f} inputs of one weight)"
+    return f"{c.curve} curve at rank {c.rank} of {c.images}{weighted}, t = {c.t:.6g}"
