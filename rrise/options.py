@@ -58,7 +58,7 @@ def read_options(arguments: argparse.Namespace, config: type[Config], prefix: st
 
 
 def _show(value: object) -> str:
-    return " ".join(str(item) for item in value) if isinstance(value, tuple) else str(value) or "none"
+    return (" ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)) or "none"
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rrise.calibration.conformal import (
     training_conditional_rank,
 )
 from rrise.calibration.curves import offset_family, scaled_family
+from rrise.recipe import load_recipe
 
 LEVELS = {"beta": 0.001, "gamma": 0.049}
 
@@ -266,3 +267,30 @@ def test_the_configuration_needs_numpy_only() -> None:
     script += "; from rrise.calibration.bounds import largest_p; largest_p(10, 0.1); print('scipy' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["calibrate.guarantee=marginal", "calibrate.priors=[0.5, 0.4]"],
+            "calibrate: priors: expected frequencies that sum",
+        ),
+        (["calibrate.priors=[0.5, 0.5]"], "calibrate: priors: expected a marginal guarantee"),
+        (
+            ["calibrate.curves=['binned']", "calibrate.guarantee=certified"],
+            "calibrate: guarantee: expected marginal or",
+        ),
+        (["calibrate.alpha=2"], "calibrate: alpha: expected a number strictly between 0 and 1"),
+    ],
+)
+def test_a_recipe_that_promises_too_much_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe("digits", overrides)
+
+
+def test_a_recipe_takes_the_new_promises() -> None:
+    config = load_recipe("digits", ["calibrate.alpha=0.05", "calibrate.guarantee=certified"]).calibrate
+    assert (config.alpha, config.guarantee) == (0.05, "certified")
+    shifted = load_recipe("digits", ["calibrate.guarantee=marginal", "calibrate.priors=[0.25, 0.75]"]).calibrate
+    assert shifted.priors == (0.25, 0.75)
