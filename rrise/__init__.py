@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rrise.runtime.bundle import BundleError
     from rrise.runtime.certificates import ABSTAIN, Certificate, Certificates
     from rrise.runtime.certifier import Certifier
+    from rrise.stages.more_passes import MultiPass
     from rrise.targets.sampling import sample_counts
 
 _HOME = {
@@ -35,6 +36,7 @@ _HOME = {
     "Certificates": "rrise.runtime.certificates",
     "Certifier": "rrise.runtime.certifier",
     "ImageSet": "rrise.data",
+    "MultiPass": "rrise.stages.more_passes",
     "Recipe": "rrise.recipe",
     "calibrate": "rrise.calibration.conformal",
     "clopper_pearson": "rrise.calibration.bounds",
@@ -52,6 +54,7 @@ __all__ = [  # include_dir and the keys of _HOME, spelled out for type checkers
     "Certificates",
     "Certifier",
     "ImageSet",
+    "MultiPass",
     "Recipe",
     "calibrate",
     "clopper_pearson",

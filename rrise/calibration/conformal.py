@@ -55,7 +55,16 @@ class CalibrateConfig:
         metadata={"help": "training-conditional (of the deployed curve) or marginal (on average over calibrations)"},
     )
 
+    passes: tuple[int, ...] = field(
+        default_factory=tuple,
+        metadata={
+            "help": "numbers m of noisy passes that a certificate may add to the surrogate's; a further bundle for each"
+        },
+    )
+
     def __post_init__(self) -> None:
+        if list(self.passes) != sorted(set(self.passes)) or any(m < 1 for m in self.passes):
+            raise ValueError(f"passes: expected rising numbers from 1 on, got {self.passes}. Try 8 32 128.")
         if not self.curves or len(set(self.curves)) < len(self.curves):
             raise ValueError(f"curves: expected different curve families, got {self.curves}. Name each once.")
         for name in self.curves:

@@ -60,9 +60,14 @@ class EvaluateConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")
 
-    def draws(self, n: int) -> dict[str, int]:
-        """Return the draws of each test image by stream, for Monte Carlo certificates of ``n`` draws."""
-        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference}
+    def draws(self, n: int, passes: Sequence[int] = ()) -> dict[str, int]:
+        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates."""
+        extra = {"extra": max(passes)} if passes else {}
+        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference} | extra
+
+
+PASSES, BUDGET = "more passes", "smaller budget"
+"""Roles of contenders that are points of a trade-off: surrogate and noisy passes, and Monte Carlo of few draws."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class Contender:
         Failure probability it promises: α of Monte Carlo, β + γ of a calibrated curve.
     statement : str
         Its guarantee in one or two sentences.
+    role : str
+        Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Contender:
     predicted: NDArray[np.int64]
     error: float
     statement: str
+    role: str = ""
 
     @property
     def single_pass(self) -> bool:
@@ -135,6 +143,8 @@ class Row:
         Coverage by the size of the bound.
     conditional_bound : float
         What ``error`` promises among certified inputs only: ``error`` / (certified share), at most 1.
+    role : str
+        The contender's.
     """
 
     name: str
@@ -151,6 +161,12 @@ class Row:
     error: float
     conditional_bound: float
     statement: str
+    role: str = ""
+
+    @property
+    def amortised(self) -> bool:
+        """Whether certificates rest on targets and calibration made beforehand."""
+        return self.single_pass or self.role == PASSES
 
 
 @dataclass(frozen=True)
@@ -183,6 +199,11 @@ class Comparison:
     def n_reference(self) -> int:
         """Reference draws an image (the fewest, should they differ)."""
         return int(self.reference.sum(axis=1).min())
+
+    @property
+    def drawn(self) -> tuple[Contender, ...]:
+        """The contenders of every figure: all but the points of the trade-off."""
+        return tuple(contender for contender in self.contenders if not contender.role)
 
     def row(self, name: str) -> Row:
         """Return a certifier's line by its name."""
@@ -271,7 +292,11 @@ def compare(
             monte_carlo=monte_carlo,
             break_even=metrics.break_even(offline, monte_carlo, single_pass),
             against=break_evens(
-                {row.name: row.forward_passes for row in rows if not row.single_pass and row.name != deployed},
+                {
+                    row.name: row.forward_passes
+                    for row in rows
+                    if not (row.amortised or row.role or row.name == deployed)
+                },
                 offline=offline,
                 single_pass=single_pass,
                 seconds_each=seconds,
@@ -315,4 +340,5 @@ def _row(
         error=contender.error,
         conditional_bound=metrics.conditional_error_bound(contender.error, 1.0 - abstention),
         statement=contender.statement,
+        role=contender.role,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.stages.calibrate import DEPLOYED
+from rrise.stages.pass_contenders import name_of, timed_passes
 from rrise.stages.workers import deterministic
 
 if TYPE_CHECKING:
@@ -18,13 +20,12 @@ if TYPE_CHECKING:
     from rrise.evaluation.comparison import Contender, EvaluateConfig
     from rrise.evaluation.latency import Latency
     from rrise.runtime.certifier import Certifier
+    from rrise.stages.more_passes import MultiPass
     from rrise.targets.settings import SampleConfig
     from rrise.training.networks import Network
 
 FIXED, SPECIFIC, ADAPTIVE = "Monte Carlo", "input-specific MC", "adaptive MC"
 """Names of the Monte Carlo certifiers B1, B2 and B3; the first is what the others are measured against."""
-DEPLOYED = "scaled"
-"""The bundle whose result is stated, if it is among those compared: chosen before any test image is seen."""
 _THINNING = 1
 """Second part of the seed by which draws of B2 and B3 are picked out of B1's; the first is that of the noise."""
 
@@ -37,10 +38,13 @@ class Certifiers:
     ----------
     deployed : str
         Whose result is stated.
+    passes : mapping of str to path
+        Bundles for more passes, by the names of their contenders.
     """
 
     by_name: Mapping[str, Certifier]
     deployed: str
+    passes: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def stated(self) -> Certifier:
@@ -64,9 +68,12 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     ValueError
         If sigma, n or beta differ.
     """
+    from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
 
-    folders = sorted(path.parent for path in bundles.glob("*/bundle.json"))
+    loaded = {path.parent: load_bundle(path.parent) for path in sorted(bundles.glob("*/bundle.json"))}
+    folders = [folder for folder, bundle in loaded.items() if bundle.extra_passes is None]
+    passes = {name_of(f.name, b.extra_passes.m): f for f, b in loaded.items() if b.extra_passes is not None}
     if not folders:
         raise FileNotFoundError(f"bundles: expected folders written by `rrise calibrate` in {bundles}, got none.")
     found = {f"rrise {folder.name}": Certifier.load(folder) for folder in folders}
@@ -75,13 +82,14 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     if taken:
         raise ValueError(f"rival: expected other names than {', '.join(sorted(taken))}. Name it otherwise.")
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
-    levels = {(c.sigma, c.bundle.calibration.n, c.bundle.calibration.beta) for c in found.values()}
+    all_bundles = [*loaded.values(), *(certifier.bundle for certifier in found.values())]
+    levels = {(bundle.sigma, bundle.calibration.n, bundle.calibration.beta) for bundle in all_bundles}
     if len(levels) > 1:
         raise ValueError(
             f"bundles: expected one sigma, n and beta in {bundles}{' and of rivals' if rivals else ''}, got "
             f"{sorted(levels)}. Compare like with like."
         )
-    return Certifiers(found, deployed)
+    return Certifiers(found, deployed, passes)
 
 
 def contenders(
@@ -167,6 +175,7 @@ def latency(
     *,
     fit_seconds: float | None,
     offline: int,
+    passes: Mapping[str, MultiPass],
 ) -> Latency:
     """Time one certificate of the deployed bundle and of each Monte Carlo certifier, by turns on one thread.
 
@@ -218,7 +227,8 @@ def latency(
         fixed,
         images=min(config.latency_images, len(images)),
         repeats=config.latency_repeats,
-        others={SPECIFIC: specific, ADAPTIVE: adaptive},
+        others={SPECIFIC: specific, ADAPTIVE: adaptive}
+        | timed_passes(passes, noisy, most=base.n, n_selection=n_selection, alpha=alpha),
     )
     if fit_seconds is None:
         return found
