@@ -194,6 +194,22 @@ def test_more_passes_certify_more() -> None:
     assert radii[-1] > 1.15 * radii[0]
 
 
+def test_draws_of_their_own_for_calibration_points_certify_less() -> None:
+    """What the noise does to a bound it does to q_m too if they share draws: the scores spread less."""
+    q, p = pool(4)
+    rng, m = np.random.default_rng(7), 512
+    first, k = draws(rng, p, m, 1000)
+    kappa, half, radii = fit_kappa(q, k, 1000), q.size // 2, []
+    for own in (rng.binomial(m, p), first):
+        score = combined_score(q, own, m, kappa)
+        profile = (score[:half], k[:half], 1000)
+        found = calibrate(score[half:], k[half:], 1000, beta=0.001, gamma=0.049, profile=profile)
+        lower = curve_at(found.knots_q, found.knots_p, combined_score(q, rng.binomial(m, p), m, kappa))
+        assert np.mean(p < lower) <= 0.05
+        radii.append(float(np.mean(norm.ppf(np.maximum(lower, 0.5)))))
+    assert radii[1] > 1.04 * radii[0]
+
+
 def test_kappa_of_the_calibration_points_themselves() -> None:
     """It is outside the theorem; its one parameter moves too little to show even at 22 points."""
     q, p = pool(1)
@@ -234,7 +250,7 @@ def test_a_run_with_passes_makes_bundles_rows_and_a_figure(passed: tuple[Path, l
     assert sorted(path.name for path in (out / "bundles").iterdir()) == ["offset", "scaled", "scaled-m4", "scaled-m60"]
     metrics = json.loads((out / "evaluation/metrics.json").read_text())
     rows = {row["name"]: row for row in metrics["certifiers"]}
-    assert rows["rrise scaled, m = 4"]["forward_passes"] == 4
+    assert rows["rrise scaled, m = 4"]["forward_passes"] == 5
     assert rows["rrise scaled, m = 60"]["coverage"]["overall"]["count"] > 0
     assert {entry["name"] for entry in metrics["costs"]["against"]} == {
         "Monte Carlo", "input-specific MC", "adaptive MC",
@@ -293,4 +309,12 @@ def test_a_bundle_says_exactly_what_its_passes_are(passed: tuple[Path, list[str]
     content = json.loads((passed[0] / "bundles/scaled-m4/bundle.json").read_text()) | {"extra_passes": member}
     content["sha256"] = digest(content)
     with pytest.raises(BundleError, match=message):
+        parse_bundle(canonical_json(content, "bundle"))
+
+
+def test_a_bundle_of_the_earlier_version_has_no_passes() -> None:
+    content = json.loads((Path(__file__).parent / "golden/bundle-1/bundle.json").read_text())
+    content["extra_passes"] = {"m": 8, "kappa": 1.0}
+    content["sha256"] = digest(content)
+    with pytest.raises(BundleError, match="extra_passes to be absent"):
         parse_bundle(canonical_json(content, "bundle"))

@@ -131,7 +131,8 @@ class Row:
     Attributes
     ----------
     forward_passes : float
-        Mean forward passes a certificate: 1 for a single pass, selection plus estimation draws for Monte Carlo.
+        Mean forward passes a certificate: 1 for a single pass and m more for m noisy ones, selection plus estimation
+        draws for Monte Carlo.
     certified_accuracy : tuple of float
         At each radius of the table.
     certified_accuracy_lower : tuple of float
@@ -324,7 +325,9 @@ def _row(
     return Row(
         name=contender.name,
         single_pass=contender.single_pass,
-        forward_passes=1.0 if contender.single_pass else float(certificates.evaluations.mean()),
+        forward_passes=1.0
+        if contender.single_pass
+        else float(certificates.evaluations.mean()) + (contender.role == PASSES),
         certified_accuracy=tuple(metrics.certified_accuracy(certificates, labels, radii).tolist()),
         certified_accuracy_lower=tuple(
             metrics.certified_accuracy_lower(

@@ -24,6 +24,8 @@ def more_passes(comparison: Comparison) -> Picture | None:
     if comparison.latency:
         axes_of.append(("milliseconds (median)", milliseconds))
 
+    highest = max(row.average_certified_radius for row in [*ours, *theirs]) or 1.0
+
     def draw(figure: Any) -> None:
         panels = figure.subplots(len(axes_of), sharey=True, squeeze=False)[:, 0]
         for axes, (label, cost) in zip(panels, axes_of, strict=True):
@@ -32,7 +34,9 @@ def more_passes(comparison: Comparison) -> Picture | None:
                 points = _points(rows, cost)
                 text = f"{name}, with more passes" if rows is ours else f"{name}, with fewer draws"
                 axes.plot(*points, color=colour, linestyle=dashes, marker=marker, markersize=4, label=text)
-            axes.set(xscale="log", ylim=(0, None), xlabel=f"{label} for a certificate", ylabel="average radius")
+            axes.set(
+                xscale="log", ylim=(0, 1.1 * highest), xlabel=f"{label} for a certificate", ylabel="average radius"
+            )
         legend(panels[0])
 
     return picture(
