@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rrise.runtime.bundle import BundleError
     from rrise.runtime.certificates import ABSTAIN, Certificate, Certificates
     from rrise.runtime.certifier import Certifier
+    from rrise.stages.more_passes import MultiPass
     from rrise.targets.sampling import sample_counts
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "Certifier": "rrise.runtime.certifier",
     "Fallback": "rrise.audit.fallback",
     "ImageSet": "rrise.data",
+    "MultiPass": "rrise.stages.more_passes",
     "Recipe": "rrise.recipe",
     "calibrate": "rrise.calibration.conformal",
     "clopper_pearson": "rrise.calibration.bounds",
@@ -58,6 +60,7 @@ __all__ = [  # include_dir and the keys of _HOME, spelled out for type checkers
     "Certifier",
     "Fallback",
     "ImageSet",
+    "MultiPass",
     "Recipe",
     "calibrate",
     "clopper_pearson",

@@ -216,6 +216,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         for table in tables:
             config = sample if sample and table == "sample" else getattr(recipe, table)
             found |= {f"{table}.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
+        found.pop("calibrate.passes", None)  # named by the step, and only where there are some
         for name, value in inputs.items():
             found[name] = tree_sha256(value) if isinstance(value, Path) else value
         return found
@@ -274,13 +275,15 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
             facts("export", "plan", surrogate=surrogate),
             lambda: stages.export(splits.train, recipe.export, recipe.plan, surrogate, engine),
         )
-        calibrate = dataclasses.replace(recipe.calibrate, curves=curves)
+        calibrate = dataclasses.replace(recipe.calibrate, curves=curves, passes=() if name else recipe.calibrate.passes)
+        passes = {"calibrate.passes": calibrate.passes} if calibrate.passes else {}
         yield Step(
             "calibrate",
             f"{name}calibrate",
             bundles,
             facts("calibrate", engine=engine, counts=counts / "calibration", profile=profile)
-            | {"calibrate.curves": curves},
+            | {"calibrate.curves": curves}
+            | passes,
             lambda: stages.calibrate(splits, calibrate, engine, counts / "calibration", profile, bundles),
         )
 
@@ -292,7 +295,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         yield from deployed("rival-", "rival", recipe.rival, out / "rival", (curve,))
         rivals[f"{recipe.rival.loss.upper()} surrogate"] = out / "rival" / "bundles" / curve
     scale: dict[str, object] = {"scale": recipe.scale} if recipe.scale else {}
-    for name, n in recipe.evaluate.draws(recipe.sample.n).items():
+    for name, n in recipe.evaluate.draws(recipe.sample.n, recipe.calibrate.passes).items():
         yield sampled(name, "test", dataclasses.replace(fixed, n=n), name, costly=False)
     yield Step(
         "evaluate",

@@ -271,7 +271,7 @@ def test_seed_stream_id_and_draw_name_different_noise(kind: str) -> None:
             for s in (noise.SELECTION, noise.ESTIMATION, noise.REFERENCE)
         ),
     ]
-    assert len({noise.TARGETS, noise.SELECTION, noise.ESTIMATION, noise.REFERENCE}) == 4
+    assert len({noise.TARGETS, noise.SELECTION, noise.ESTIMATION, noise.REFERENCE, noise.EXTRA}) == 5
     samples = [fill(make_sampler(kind, 0.25), blank, **name).ravel().astype(float) for name in names]  # type: ignore[arg-type]
     for a, b in combinations(samples, 2):
         assert abs(np.corrcoef(a, b)[0, 1]) < 5.5 / np.sqrt(pixels)

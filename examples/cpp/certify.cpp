@@ -44,6 +44,9 @@ Calibration read_bundle(const std::string& path) {
   if (format.rfind("rrise-bundle/", 0) != 0) {
     throw std::runtime_error("format: expected rrise-bundle/..., got another. Pass BUNDLE/bundle.json.");
   }
+  if (bundle.contains("extra_passes")) {
+    throw std::runtime_error("extra_passes: expected a curve of q alone, got one of q and noisy passes. Use another.");
+  }
   const nlohmann::json& curve = bundle.at("curve");
   const Calibration c = {bundle.at("sigma").get<double>(), curve.at("knots_q").get<std::vector<double>>(),
                          curve.at("knots_p").get<std::vector<double>>()};

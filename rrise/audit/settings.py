@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rrise.runtime.bundle_schema import Bundle
 
-ABOUT_ALL_INPUTS = ("marginal", "training-conditional")
+ABOUT_ALL_INPUTS = ("marginal", "training-conditional", "certified")
+"""Guarantees that bound the share of all inputs with a wrong certificate; ``certified`` bounds that of fewer inputs."""
 
 
 def promised(bundle: Bundle) -> float:

@@ -48,6 +48,12 @@ class CalibrateConfig:
         default=(),
         metadata={"help": "class frequencies in service, in the order of the classes, where they are known to differ"},
     )
+    passes: tuple[int, ...] = field(
+        default_factory=tuple,
+        metadata={
+            "help": "numbers m of noisy passes that a certificate may add to the surrogate's; a further bundle for each"
+        },
+    )
 
     def __post_init__(self) -> None:
         if not self.curves or len(set(self.curves)) < len(self.curves):
@@ -60,6 +66,15 @@ class CalibrateConfig:
             exact("alpha", self.alpha)
         if self.priors:
             exact_priors(self.priors)
+        if list(self.passes) != sorted(set(self.passes)) or any(m < 1 for m in self.passes):
+            raise ValueError(f"passes: expected rising numbers from 1 on, got {self.passes}. Try 8 32 128.")
+        binned = self.curves[0] == "binned" and "scaled" not in self.curves
+        if self.passes and (binned or self.guarantee == CERTIFIED):
+            # Which inputs are certified, or in a bin, then depends on draws, and given that beta says nothing of them.
+            raise ValueError(
+                f"passes: expected a marginal or training-conditional guarantee of the offset or scaled curve, got "
+                f"{self.guarantee} of {', '.join(self.curves)}. With noisy passes nothing more is guaranteed."
+            )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -37,13 +37,19 @@ class NoiseOrigin(Protocol):
     def stream(self) -> int: ...  # noqa: D102
 
 
-def check_streams(selection: NoiseOrigin, estimation: NoiseOrigin, reference: NoiseOrigin | None = None) -> None:
+def check_streams(
+    selection: NoiseOrigin,
+    estimation: NoiseOrigin,
+    reference: NoiseOrigin | None = None,
+    extra: NoiseOrigin | None = None,
+) -> None:
     """Return only if the counts are of one smoothed classifier and no two of them of the same noise.
 
     Parameters
     ----------
-    selection, estimation, reference : NoiseOrigin
-        Manifests of the counts that pick the class, that bound its probability and that check the bound.
+    selection, estimation, reference, extra : NoiseOrigin
+        Manifests of the counts that pick the class, that bound its probability, that check the bound, and that are
+        added to a surrogate's answer.
 
     Raises
     ------
@@ -53,6 +59,8 @@ def check_streams(selection: NoiseOrigin, estimation: NoiseOrigin, reference: No
     origins = {"selection": selection, "estimation": estimation}
     if reference is not None:
         origins["reference"] = reference
+    if extra is not None:
+        origins["extra"] = extra
     seen: dict[tuple[int, int], str] = {}
     for name, origin in origins.items():
         for field in _MUST_AGREE:

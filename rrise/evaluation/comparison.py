@@ -60,9 +60,14 @@ class EvaluateConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")
 
-    def draws(self, n: int) -> dict[str, int]:
-        """Return the draws of each test image by stream, for Monte Carlo certificates of ``n`` draws."""
-        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference}
+    def draws(self, n: int, passes: Sequence[int] = ()) -> dict[str, int]:
+        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates."""
+        extra = {"extra": max(passes)} if passes else {}
+        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference} | extra
+
+
+PASSES, BUDGET = "more passes", "smaller budget"
+"""Roles of contenders that are points of a trade-off: surrogate and noisy passes, and Monte Carlo of few draws."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Contender:
         Its guarantee in one or two sentences.
     of_certified : bool
         Whether ``error`` is promised among certified inputs alone, and so over all inputs too.
+    role : str
+        Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other.
     """
 
     name: str
@@ -90,6 +97,7 @@ class Contender:
     error: float
     statement: str
     of_certified: bool = False
+    role: str = ""
 
     @property
     def single_pass(self) -> bool:
@@ -126,7 +134,8 @@ class Row:
     Attributes
     ----------
     forward_passes : float
-        Mean forward passes a certificate: 1 for a single pass, selection plus estimation draws for Monte Carlo.
+        Mean forward passes a certificate: 1 for a single pass and m more for m noisy ones, selection plus estimation
+        draws for Monte Carlo.
     certified_accuracy : tuple of float
         At each radius of the table.
     certified_accuracy_lower : tuple of float
@@ -139,6 +148,8 @@ class Row:
     conditional_bound : float
         What ``error`` promises among certified inputs only: ``error`` / (certified share), at most 1; ``error`` itself
         where it was promised of those.
+    role : str
+        The contender's.
     """
 
     name: str
@@ -155,6 +166,12 @@ class Row:
     error: float
     conditional_bound: float
     statement: str
+    role: str = ""
+
+    @property
+    def amortised(self) -> bool:
+        """Whether certificates rest on targets and calibration made beforehand."""
+        return self.single_pass or self.role == PASSES
 
 
 @dataclass(frozen=True)
@@ -187,6 +204,11 @@ class Comparison:
     def n_reference(self) -> int:
         """Reference draws an image (the fewest, should they differ)."""
         return int(self.reference.sum(axis=1).min())
+
+    @property
+    def drawn(self) -> tuple[Contender, ...]:
+        """The contenders of every figure: all but the points of the trade-off."""
+        return tuple(contender for contender in self.contenders if not contender.role)
 
     def row(self, name: str) -> Row:
         """Return a certifier's line by its name."""
@@ -275,7 +297,11 @@ def compare(
             monte_carlo=monte_carlo,
             break_even=metrics.break_even(offline, monte_carlo, single_pass),
             against=break_evens(
-                {row.name: row.forward_passes for row in rows if not row.single_pass and row.name != deployed},
+                {
+                    row.name: row.forward_passes
+                    for row in rows
+                    if not (row.amortised or row.role or row.name == deployed)
+                },
                 offline=offline,
                 single_pass=single_pass,
                 seconds_each=seconds,
@@ -303,7 +329,9 @@ def _row(
     return Row(
         name=contender.name,
         single_pass=contender.single_pass,
-        forward_passes=1.0 if contender.single_pass else float(certificates.evaluations.mean()),
+        forward_passes=1.0
+        if contender.single_pass
+        else float(certificates.evaluations.mean()) + (contender.role == PASSES),
         certified_accuracy=tuple(metrics.certified_accuracy(certificates, labels, radii).tolist()),
         certified_accuracy_lower=tuple(
             metrics.certified_accuracy_lower(
@@ -321,4 +349,5 @@ def _row(
             contender.error, 1.0 if contender.of_certified else 1.0 - abstention
         ),
         statement=contender.statement,
+        role=contender.role,
     )

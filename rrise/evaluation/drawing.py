@@ -104,7 +104,11 @@ def style(comparison: Comparison, name: str) -> tuple[str, Any]:
     """Return colour and dashes of a certifier: the baseline in ink, the deployed one first among the colours."""
     if name == comparison.baseline:
         return INK, _DASHES[0]
-    others = [c.name for c in comparison.contenders if c.name not in (comparison.baseline, comparison.deployed)]
+    others = [
+        c.name
+        for c in sorted(comparison.contenders, key=lambda c: bool(c.role))
+        if c.name not in (comparison.baseline, comparison.deployed)
+    ]
     index = 0 if name == comparison.deployed else 1 + others.index(name)
     return SERIES[index % len(SERIES)], _DASHES[index % len(_DASHES)]
 

@@ -13,13 +13,14 @@ from rrise.evaluation.comparison import CalibrationView, Comparison
 from rrise.evaluation.cost_figures import break_even, break_even_seconds
 from rrise.evaluation.coverage_figures import by_confidence, promises
 from rrise.evaluation.drawing import GRID, MUTED, Picture, legend, picture, sampled, shown, stretch, style, tall
+from rrise.evaluation.passes_figure import more_passes
 
 RADIUS = "radius (ℓ₂, pixel values in [0, 1])"
 
 
 def all_figures(comparison: Comparison, calibrations: Sequence[CalibrationView]) -> list[Picture]:
     """Return the figures of the report, in order."""
-    timed = break_even_seconds(comparison)
+    timed, trade = break_even_seconds(comparison), more_passes(comparison)
     return [
         certified_accuracy(comparison),
         radius_against_monte_carlo(comparison),
@@ -31,6 +32,7 @@ def all_figures(comparison: Comparison, calibrations: Sequence[CalibrationView])
         reliability(comparison),
         break_even(comparison),
         *([timed] if timed else []),
+        *([trade] if trade else []),
     ]
 
 
@@ -41,7 +43,7 @@ def certified_accuracy(comparison: Comparison) -> Picture:
         axes = figure.subplots()
         end = _largest_radius(comparison)
         radii = np.linspace(0.0, end, 600)
-        for contender in comparison.contenders:
+        for contender in comparison.drawn:
             colour, dashes = style(comparison, contender.name)
             share = 100 * metrics.certified_accuracy(contender.certificates, comparison.labels, radii)
             axes.plot(radii, share, color=colour, linestyle=dashes, linewidth=1.9, label=contender.name)
@@ -53,7 +55,7 @@ def certified_accuracy(comparison: Comparison) -> Picture:
         "Certified accuracy",
         "Share of all test images whose label is right and certified at least up to the radius.",
         "Line chart of certified accuracy against radius for " + _names(comparison),
-        height=tall(len(comparison.contenders)),
+        height=tall(len(comparison.drawn)),
     )
 
 
@@ -95,7 +97,7 @@ def radius_exceedance(comparison: Comparison) -> Picture:
         end = _largest_radius(comparison)
         radii = np.linspace(0.0, end, 600)
         _shade(axes, band)
-        for contender in comparison.contenders:
+        for contender in comparison.drawn:
             colour, dashes = style(comparison, contender.name)
             share = 100 * metrics.crd(contender.certificates, radii)
             axes.plot(radii, share, color=colour, linestyle=dashes, linewidth=1.9, label=contender.name)
@@ -111,7 +113,7 @@ def radius_exceedance(comparison: Comparison) -> Picture:
         "Share of all test images, right or wrong, whose certified radius is larger. Shaded: bounds from 0.5 to 0.75, "
         f"radii up to {band:.3f}; the thin lines count only the images that end in this band.",
         "Line chart of the share of images with a larger certified radius for " + _names(comparison),
-        height=tall(len(comparison.contenders)),
+        height=tall(len(comparison.drawn)),
     )
 
 
@@ -122,8 +124,8 @@ def radius_distribution(comparison: Comparison) -> Picture:
     def draw(figure: Any) -> None:
         end = _largest_radius(comparison)
         edges = np.linspace(0, end, 41)
-        rows = figure.subplots(len(comparison.contenders), sharex=True, sharey=True, squeeze=False)[:, 0]
-        for axes, contender in zip(rows, comparison.contenders, strict=True):
+        rows = figure.subplots(len(comparison.drawn), sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, contender in zip(rows, comparison.drawn, strict=True):
             colour, _ = style(comparison, contender.name)
             _shade(axes, band)
             certified = contender.certificates.radius[~contender.certificates.abstained]
@@ -140,12 +142,12 @@ def radius_distribution(comparison: Comparison) -> Picture:
         "the most a certifier can claim: neither its draws nor its curve support a larger radius. Shaded: bounds from "
         "0.5 to 0.75.",
         "Histograms of certified radii for " + _names(comparison),
-        height=max(tall(0), 0.9 + 0.72 * len(comparison.contenders)),
+        height=max(tall(0), 0.9 + 0.72 * len(comparison.drawn)),
     )
 
 
 def _largest_radius(comparison: Comparison) -> float:
-    largest = max(float(contender.certificates.radius.max()) for contender in comparison.contenders)
+    largest = max(float(contender.certificates.radius.max()) for contender in comparison.drawn)
     return 1.04 * max(largest, max(comparison.radii), comparison.sigma)
 
 
@@ -159,4 +161,4 @@ def _shade(axes: Any, band: float) -> None:
 
 
 def _names(comparison: Comparison) -> str:
-    return ", ".join(contender.name for contender in comparison.contenders)
+    return ", ".join(contender.name for contender in comparison.drawn)

@@ -11,12 +11,13 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rrise.runtime.bundle_schema import DOCUMENT, FORMAT, Bundle, digest
+from rrise.runtime.bundle_schema import DOCUMENT, FORMAT, Bundle, ExtraPasses, digest
 from rrise.runtime.documents import MAX_JSON_BYTES, canonical_json, parse_json, read_file, sha256_of
 from rrise.runtime.engines.protocol import MAX_ENGINE_BYTES
 from rrise.runtime.reference import TOLERANCE, Reference
@@ -118,6 +119,7 @@ def save_bundle(
     statement: str,
     provenance: Mapping[str, Any],
     reference: Reference | None = None,
+    extra_passes: ExtraPasses | None = None,
 ) -> Bundle:
     """Return the bundle that was written: a whole folder or, on any failure, none.
 
@@ -140,6 +142,8 @@ def save_bundle(
         Hashes, seeds and versions, fit for JSON.
     reference : Reference, optional
         What the engine answered when it was calibrated, to be asked again at loading; without it nothing is.
+    extra_passes : ExtraPasses, optional
+        That the curve is one of q combined with noisy passes; without it, one of q.
 
     Raises
     ------
@@ -156,6 +160,8 @@ def save_bundle(
     engine = read_file(engine_file.resolve(), MAX_ENGINE_BYTES, "bundle")
     try:
         content = _content(engine_file.name, engine_spec, calibration, sigma, statement, provenance, reference)
+        if extra_passes is not None:
+            content["extra_passes"] = asdict(extra_passes)
         # Once through JSON, so that the digest is of what a reader will see (tuples are lists, keys are strings).
         content = parse_json(canonical_json(content, "bundle"), "bundle")
         content["sha256"] = digest(content)

@@ -59,6 +59,31 @@ class Curve:
         return cls(fields.value("family", str, "the name of a curve family", is_plain_name), _frozen(q), _frozen(p))
 
 
+@dataclass(frozen=True)
+class ExtraPasses:
+    """The curve is not one of q but of q_m = (kappa q + k) / (kappa + m), k of m noisy passes agreeing with the label.
+
+    Parameters
+    ----------
+    m : int
+        Noisy passes of the base classifier that a certificate takes beside the surrogate's own.
+    kappa : float
+        For how many of them the surrogate's q counts.
+    """
+
+    m: int
+    kappa: float
+
+    @classmethod
+    def parse(cls, fields: Fields) -> ExtraPasses:
+        """Return the numbers that the fields hold, or raise ValueError naming the field."""
+        fields.exactly("kappa", "m")
+        return cls(
+            m=fields.value("m", int, "an integer of at least 1", lambda m: 1 <= m < 1 << 32),
+            kappa=fields.value("kappa", float, "a finite number above 0", lambda kappa: 0.0 < kappa < math.inf),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """Everything that bundle.json says, checked; its engine file had the recorded sha256 when it was read.
@@ -83,6 +108,8 @@ class Bundle:
         SHA-256 of the canonical bundle.json without this member: the identity of the bundle.
     reference : Reference or None
         What the engine answered at calibration, asked again at loading; None in a bundle of the earlier version.
+    extra_passes : ExtraPasses or None
+        What the curve asks for beside q; None is a curve of q alone, the only kind that `Certifier` takes.
     """
 
     engine: EngineSpec
@@ -94,6 +121,7 @@ class Bundle:
     provenance: Mapping[str, Any]
     sha256: str
     reference: Reference | None = None
+    extra_passes: ExtraPasses | None = None
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Bundle:
@@ -104,8 +132,9 @@ class Bundle:
         own = digest(content)
         fields.value("sha256", str, f"its content's, {own}", lambda recorded: recorded == own)
         newer = version != EARLIER
+        extra = newer and "extra_passes" in content
         members = "calibration curve engine format limits provenance sha256 sigma statement"
-        fields.exactly(*members.split(), *(["reference"] if newer else []))
+        fields.exactly(*members.split(), *(["reference"] if newer else []), *(["extra_passes"] if extra else []))
         section = fields.section("engine")
         members = "classes file input_shape kind num_classes precision sha256"
         section.exactly(*members.split(), *(["gpu", "onnx_sha256"] if newer else []))
@@ -129,6 +158,7 @@ class Bundle:
             provenance=fields.section("provenance").content,
             sha256=own,
             reference=Reference.parse(fields.section("reference"), engine.num_classes) if newer else None,
+            extra_passes=ExtraPasses.parse(fields.section("extra_passes")) if extra else None,
         )
 
 

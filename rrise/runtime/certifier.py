@@ -55,6 +55,11 @@ class Certifier:
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, reopen: Callable[[], Engine] | None = None) -> None:
+        if extra := bundle.extra_passes:  # such a curve at q alone would be a wrong certificate
+            raise BundleError(
+                f"bundle: expected a curve of the surrogate's q alone, got one of q and m = {extra.m} noisy passes of "
+                "the base classifier. Use rrise.MultiPass, or a bundle without extra_passes."
+            )
         self._bundle = bundle
         self._opened = engine
         self._reopen = reopen
@@ -101,8 +106,8 @@ class Certifier:
             If the engine's runtime is not installed, or a key is given and cryptography is not.
         """
         options = EngineOptions(threads, spinning, device)
-        loaded, opened = _open(bundle, engine, options, public_key)
-        return cls(loaded, opened, lambda: _open(bundle, engine, options, public_key, of=loaded)[1])
+        loaded, opened = open_bundle(bundle, engine, options, public_key)
+        return cls(loaded, opened, lambda: open_bundle(bundle, engine, options, public_key, of=loaded)[1])
 
     @property
     def bundle(self) -> Bundle:
@@ -194,14 +199,20 @@ class Certifier:
         return Certificate(*self._kernel.certify_one(logits))
 
 
-def _open(
+def open_bundle(
     bundle: str | Path,
     engine: str | Path | None,
     options: EngineOptions,
     public_key: KeySource | None,
     of: Bundle | None = None,
 ) -> tuple[Bundle, Engine]:
-    """Return the verified bundle of a folder and its engine; `of` is the bundle that it must still be."""
+    """Return the verified bundle of a folder and its engine; `of` is the bundle that it must still be.
+
+    Raises
+    ------
+    BundleError, FileNotFoundError, ValueError, ImportError
+        As `Certifier.load`.
+    """
     loaded, data = read_bundle(bundle, public_key)
     spec = loaded.engine
     try:

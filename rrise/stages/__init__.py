@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from rrise.data import load_splits
 from rrise.stages.build import fit, sample, train
-from rrise.stages.calibrate import calibrate
-from rrise.stages.contenders import DEPLOYED
+from rrise.stages.calibrate import DEPLOYED, calibrate
 from rrise.stages.engines import engines
 from rrise.stages.evaluate import evaluate
 from rrise.stages.export import export

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from rrise.stages.whole import whole_folder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rrise.calibration.conformal import CalibrateConfig
+    from rrise.calibration.conformal import CalibrateConfig, Calibration
     from rrise.data import ImageSet, Splits
+    from rrise.runtime.bundle_schema import ExtraPasses
     from rrise.runtime.engines import Engine, EngineOptions
     from rrise.targets.store import CountStore
 
@@ -28,6 +30,12 @@ CAVEATS = {
 """What a bundle's statement adds for each sampler."""
 ON_TRUST = " That the base classifier saw no calibration image is its user's word; rrise could not check it."
 """What a bundle's statement adds where nobody named the images that trained the classifier."""
+
+
+DEPLOYED = "scaled"
+"""The curve whose result is stated and that more passes are calibrated for, if it is among those made."""
+_THINNING = 3
+"""Second part of the seed by which a point's m draws are picked out of its n; the first is that of the noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +96,15 @@ def calibrate(
 ) -> str:
     """Calibrate the engine's own outputs on the calibration images; one bundle for each curve under ``out``.
 
+    For each number m of ``passes`` there is one more, such as scaled-m8, whose curve is one of q and m noisy passes.
+
     Raises
     ------
     ValueError
         If a calibration image trained the classifier or the surrogate, counts are of another classifier or σ, or the
         images or draws are too few for the guarantee.
     """
+    from rrise.calibration.combined import describe_passes
     from rrise.calibration.conformal import calibrate as calibrated
     from rrise.runtime.bundle import save_bundle
     from rrise.runtime.certifier import ROWS
@@ -105,6 +116,7 @@ def calibrate(
     from rrise.training.seen import FACT, UNSEEN
 
     refuse_existing(out)
+    found: list[tuple[Calibration, ExtraPasses | None]] = []
     if config.priors and len(config.priors) != len(splits.calibration.classes):
         raise ValueError(
             f"priors: expected one number for each of {len(splits.calibration.classes)} classes, got "
@@ -129,37 +141,37 @@ def calibrate(
     scored = score(opened, splits.calibration, stores["counts"])
     # The profile only shapes the curve, so its last bits do not matter.
     drawn = stores["counts"].manifest.n
-    shape = as_of(drawn, score(opened, splits.profile, stores["profile"], rows=ROWS)) if profile else None
+    raw = score(opened, splits.profile, stores["profile"], rows=ROWS) if profile else None
+    shape = as_of(drawn, raw) if raw else None
     facts, reference = stores["counts"].manifest, Reference.of(opened)
     trust = {FACT: spec[FACT]} if FACT in spec else {}
     caveats = CAVEATS[facts.sampler] + (ON_TRUST if trust.get(FACT) == UNSEEN else "")
-    found = []
+    shared: dict[str, Any] = {
+        "eta": config.eta,
+        "guarantee": config.guarantee,
+        "labels": splits.calibration.labels,
+        "priors": config.priors,
+    }
+    points = None if shape is None else (shape.q, shape.k, shape.n)
     for curve in config.curves:
         beta, gamma = _levels(config, curve, shape, len(splits.calibration), drawn)
-        found.append(
-            calibrated(
-                scored.q,
-                scored.k,
-                scored.n,
-                beta=beta,
-                gamma=gamma,
-                eta=config.eta,
-                curve=curve,
-                guarantee=config.guarantee,
-                profile=None if shape is None else (shape.q, shape.k, shape.n),
-                labels=splits.calibration.labels,
-                priors=config.priors,
-            )
-        )
+        levels: dict[str, Any] = {"beta": beta, "gamma": gamma, "curve": curve}
+        found.append((calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared), None))
+    if config.passes:
+        curve = DEPLOYED if DEPLOYED in config.curves else config.curves[0]
+        beta, gamma = _levels(config, curve, shape, len(splits.calibration), drawn)
+        levels = {"beta": beta, "gamma": gamma, "curve": curve}
+        for more, q_m, profile_m in _with_passes(config.passes, scored, raw, shape, drawn, facts.seed):
+            found.append((calibrated(q_m, scored.k, scored.n, profile=profile_m, **levels, **shared), more))
     with whole_folder(out) as folder:
-        for calibration in found:
+        for calibration, extra in found:
             save_bundle(
-                folder / calibration.curve,
+                folder / (calibration.curve if extra is None else f"{calibration.curve}-m{extra.m}"),
                 engine_file=engine / spec["file"],
                 engine_spec=spec,
                 calibration=calibration.as_dict(),
                 sigma=facts.sigma,
-                statement=calibration.statement() + caveats,
+                statement=calibration.statement() + caveats + (describe_passes(extra.m, extra.kappa) if extra else ""),
                 provenance={
                     "classifier_sha256": spec["classifier_sha256"],
                     **trust,
@@ -174,11 +186,12 @@ def calibrate(
                     "versions": facts.versions | spec["versions"],
                 },
                 reference=reference,
+                extra_passes=extra,
             )
     lines = [
-        f"{c.curve}: rank {c.rank} of {c.images}, t = {c.t:.4g}"
+        f"{c.curve}{f', m = {extra.m}' if extra else ''}: rank {c.rank} of {c.images}, t = {c.t:.4g}"
         + (f", beta = {c.beta:g}, gamma = {c.gamma:g}" if config.alpha else "")
-        for c in found
+        for c, extra in found
     ]
     return f"{'; '.join(lines)}; in {out}"
 
@@ -205,6 +218,38 @@ def _levels(config: CalibrateConfig, curve: str, shape: Scored | None, images: i
         guarantee=config.guarantee,
         eta=config.eta,
     )
+
+
+def _with_passes(
+    passes: Sequence[int], scored: Scored, raw: Scored | None, shape: Scored | None, drawn: int, seed: int
+) -> Iterator[
+    tuple[ExtraPasses, NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]]
+]:
+    """Yield, for each m, what the bundle says of it, q_m of the calibration points, and the profile with its own q_m.
+
+    The m draws of a point are a random part of its n, a smaller m's a part of a larger one's. Both kinds of points take
+    them in the same way, so that the profile has the shape of what will be calibrated to it; see
+    :mod:`rrise.calibration.combined` on why they need no draws of their own.
+    """
+    from rrise.calibration.combined import combined_score, fit_kappa
+    from rrise.evaluation.thinning import in_order
+    from rrise.runtime.bundle_schema import ExtraPasses
+
+    if raw is None or shape is None:
+        raise ValueError("passes: expected --profile, to which kappa is fitted, got none. Name the training counts.")
+    if passes[-1] > drawn:
+        raise ValueError(
+            f"passes: expected at most the {drawn} draws of a calibration image, got {passes[-1]}. "
+            "Use fewer, or sample more."
+        )
+    rng, kappa = np.random.default_rng([seed, _THINNING]), fit_kappa(raw.q, raw.k, raw.n)
+    parts = [in_order(points.k, drawn, passes, rng) for points in (scored, shape)]
+    for column, m in enumerate(passes):
+        own, profile = (
+            combined_score(points.q, part[:, column], m, kappa)
+            for points, part in zip((scored, shape), parts, strict=True)
+        )
+        yield ExtraPasses(m, kappa), own, (profile, shape.k, shape.n)
 
 
 def require_unseen(split: str, images: ImageSet, used: NDArray[np.uint64]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.stages.calibrate import DEPLOYED
+from rrise.stages.pass_contenders import name_of, timed_passes
 from rrise.stages.workers import deterministic
 
 if TYPE_CHECKING:
@@ -17,14 +19,14 @@ if TYPE_CHECKING:
     from rrise.data import ImageSet
     from rrise.evaluation.comparison import Contender, EvaluateConfig
     from rrise.evaluation.latency import Latency
+    from rrise.runtime.bundle_schema import Bundle
     from rrise.runtime.certifier import Certifier
+    from rrise.stages.more_passes import MultiPass
     from rrise.targets.settings import SampleConfig
     from rrise.training.networks import Network
 
 FIXED, SPECIFIC, ADAPTIVE = "Monte Carlo", "input-specific MC", "adaptive MC"
 """Names of the Monte Carlo certifiers B1, B2 and B3; the first is what the others are measured against."""
-DEPLOYED = "scaled"
-"""The bundle whose result is stated, if it is among those compared: chosen before any test image is seen."""
 _THINNING = 1
 """Second part of the seed by which draws of B2 and B3 are picked out of B1's; the first is that of the noise."""
 
@@ -37,10 +39,13 @@ class Certifiers:
     ----------
     deployed : str
         Whose result is stated.
+    passes : mapping of str to path
+        Bundles for more passes, by the names of their contenders.
     """
 
     by_name: Mapping[str, Certifier]
     deployed: str
+    passes: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def stated(self) -> Certifier:
@@ -50,7 +55,7 @@ class Certifiers:
     @property
     def error(self) -> float:
         """Failure probability that it promises, beta + gamma."""
-        return _error(self.stated)
+        return _error(self.stated.bundle)
 
 
 def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
@@ -63,9 +68,12 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     ValueError
         If sigma, n or beta + gamma differ.
     """
+    from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
 
-    folders = sorted(path.parent for path in bundles.glob("*/bundle.json"))
+    loaded = {path.parent: load_bundle(path.parent) for path in sorted(bundles.glob("*/bundle.json"))}
+    folders = [folder for folder, bundle in loaded.items() if bundle.extra_passes is None]
+    passes = {name_of(f.name, b.extra_passes.m): f for f, b in loaded.items() if b.extra_passes is not None}
     if not folders:
         raise FileNotFoundError(f"bundles: expected folders written by `rrise calibrate` in {bundles}, got none.")
     found = {f"rrise {folder.name}": Certifier.load(folder) for folder in folders}
@@ -74,13 +82,14 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     if taken:
         raise ValueError(f"rival: expected other names than {', '.join(sorted(taken))}. Name it otherwise.")
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
-    levels = {(c.sigma, c.bundle.calibration.n, _error(c)) for c in found.values()}
+    all_bundles = [*loaded.values(), *(certifier.bundle for certifier in found.values())]
+    levels = {(bundle.sigma, bundle.calibration.n, _error(bundle)) for bundle in all_bundles}
     if len(levels) > 1:
         raise ValueError(
             f"bundles: expected one sigma, n and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
             f"{sorted(levels)}. Compare like with like."
         )
-    return Certifiers(found, deployed)
+    return Certifiers(found, deployed, passes)
 
 
 def contenders(
@@ -166,6 +175,7 @@ def latency(
     *,
     fit_seconds: float | None,
     offline: int,
+    passes: Mapping[str, MultiPass],
 ) -> Latency:
     """Time one certificate of the deployed bundle and of each Monte Carlo certifier, by turns on one thread.
 
@@ -217,7 +227,8 @@ def latency(
         fixed,
         images=min(config.latency_images, len(images)),
         repeats=config.latency_repeats,
-        others={SPECIFIC: specific, ADAPTIVE: adaptive},
+        others={SPECIFIC: specific, ADAPTIVE: adaptive}
+        | timed_passes(passes, noisy, most=base.n, n_selection=n_selection, alpha=alpha),
     )
     if fit_seconds is None:
         return found
@@ -231,8 +242,8 @@ def _unit(base: SampleConfig) -> tuple[int, int]:
     return unit, base.n - base.n % unit
 
 
-def _error(certifier: Certifier) -> float:
-    calibration = certifier.bundle.calibration
+def _error(bundle: Bundle) -> float:
+    calibration = bundle.calibration
     return round(calibration.beta + calibration.gamma, 12)
 
 
@@ -244,7 +255,7 @@ def _single_pass(name: str, certifier: Certifier, images: ImageSet) -> Contender
         name,
         certifier(images.images),
         _C.top(certifier.logits(images.images))[0],
-        _error(certifier),
+        _error(certifier.bundle),
         certifier.statement,
         certifier.bundle.calibration.guarantee == "certified",
     )

@@ -120,8 +120,11 @@ def _certifiers(folders: dict[str, Path], options: EngineOptions) -> dict[str, C
     from rrise.runtime.certifier import Certifier
 
     found = {}
-    for name, folder in folders.items():
-        reference = load_bundle(folder).reference
+    loaded = {name: load_bundle(folder) for name, folder in folders.items()}
+    # Bundles for more passes stand beside the plain ones; their engine is the same, and one pass does not serve them.
+    plain = {name: bundle for name, bundle in loaded.items() if bundle.extra_passes is None} or loaded
+    for name, bundle in plain.items():
+        folder, reference = folders[name], bundle.reference
         device = options.device if reference is not None and reference.device not in ("", "cpu") else ""
         found[name] = Certifier.load(folder, **vars(replace(options, device=device)))
     same = {(c.sigma, c.classes, c.bundle.provenance.get("classifier_sha256")) for c in found.values()}

@@ -12,12 +12,14 @@ import numpy as np
 from rrise.stages.build import fill_counts
 from rrise.stages.calibrate import Scored, require_unseen, score
 from rrise.stages.contenders import FIXED, Certifiers, contenders, latency, open_certifiers
+from rrise.stages.pass_contenders import open_passes, pass_contenders
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
     from rrise.evaluation.comparison import CalibrationView, Comparison, EvaluateConfig
     from rrise.evaluation.latency import Latency
+    from rrise.stages.more_passes import MultiPass
     from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
     from rrise.training.networks import Network
@@ -94,8 +96,11 @@ def evaluate(
     sampled = ("train", "profile") if splits.config and splits.config.profile else ("train",)
     targets = sum(int(CountStore.open(within(str(counts), name)).table().n.sum()) for name in sampled)
     offline = targets, calibration.images * calibration.n
-    timed = latency(certifiers, network, images, base, config, fit_seconds=fit_seconds, offline=sum(offline))
-    draws = config.draws(base.n)
+    passes = open_passes(certifiers.passes, classifier, base.seed, base.device)
+    timed = latency(
+        certifiers, network, images, base, config, fit_seconds=fit_seconds, offline=sum(offline), passes=passes
+    )
+    draws = config.draws(base.n, [certifier.extra.m for certifier in passes.values()])
     stores = {
         name: fill_counts(
             splits,
@@ -109,7 +114,9 @@ def evaluate(
         )[0]
         for name, n in draws.items()
     }
-    comparison, views = _compare(splits, config, base, certifiers, network, str(counts), stores, offline, timed, scale)
+    comparison, views = _compare(
+        splits, config, base, certifiers, passes, network, str(counts), stores, offline, timed, scale
+    )
     with whole_folder(out) as folder:
         (folder / "table.md").write_text(as_markdown(comparison), encoding="utf-8")
         (folder / "metrics.json").write_text(as_json(comparison), encoding="utf-8")
@@ -136,6 +143,7 @@ def _compare(
     config: EvaluateConfig,
     base: SampleConfig,
     certifiers: Certifiers,
+    passes: Mapping[str, MultiPass],
     network: Network,
     counts: str,
     stores: dict[str, CountStore],
@@ -166,8 +174,12 @@ def _compare(
         )
         for name, certifier in certifiers.by_name.items()
     ]
+    compared = contenders(certifiers, images, tables["selection"], tables["estimation"], config, base)
+    if passes:
+        alpha = config.alpha or certifiers.error
+        compared += pass_contenders(passes, images, tables, alpha=alpha, n_selection=config.n_selection, seed=base.seed)
     comparison = compare(
-        contenders(certifiers, images, tables["selection"], tables["estimation"], config, base),
+        compared,
         images.labels,
         tables["reference"],
         deployed=certifiers.deployed,
@@ -179,7 +191,8 @@ def _compare(
         latency=timed,
         provenance={
             **({"scale": scale} if scale else {}),
-            "bundles": {name: certifier.bundle.sha256 for name, certifier in certifiers.by_name.items()},
+            "bundles": {name: certifier.bundle.sha256 for name, certifier in certifiers.by_name.items()}
+            | {name: more.bundle.sha256 for name, more in passes.items()},
             "classifier": network.sha256,
             "test images": images.sha256,
             "seed of the noise": base.seed,

@@ -29,11 +29,19 @@ ESTIMATION: Final = 2
 """Stream of the draws from which a Monte Carlo certifier bounds that class's probability."""
 REFERENCE: Final = 3
 """Stream of the draws of the large reference sample of an evaluation."""
+EXTRA: Final = 4
+"""Stream of the noisy passes that a multi-pass certificate adds to the surrogate's answer."""
 
-AUDIT: Final = 4
+AUDIT: Final = 5
 """Stream of the draws by which an audit checks a certificate in service."""
 
-STREAMS: Final = {"targets": TARGETS, "selection": SELECTION, "estimation": ESTIMATION, "reference": REFERENCE}
+STREAMS: Final = {
+    "targets": TARGETS,
+    "selection": SELECTION,
+    "estimation": ESTIMATION,
+    "reference": REFERENCE,
+    "extra": EXTRA,
+}
 """The streams by name, as `rrise sample --stream` takes them."""
 
 LARGEST_GRID_SIGMA: Final = 14.0
