@@ -23,6 +23,7 @@ VERBS = (
     "certify",
     "evaluate",
     "engines",
+    "attack",
     "selftest",
     "inspect",
     "sign",

@@ -18,6 +18,7 @@ ALLOWED = {  # room -> the rooms it may import
     "training": {"data", "image_set", "image_files", "devices"},
     "calibration": set(),
     "runtime": {"_C"},
+    "attack": set(),
     "evaluation": {"calibration", "runtime", "_C"},
     "recipe_tables": set(),
     "options": set(),

@@ -6,6 +6,7 @@ Here, in ``recipe.py`` and on the command line do the rooms meet. Each function 
 from __future__ import annotations
 
 from rrise.data import load_splits
+from rrise.stages.attack import attack
 from rrise.stages.build import fit, sample, train
 from rrise.stages.calibrate import calibrate
 from rrise.stages.contenders import DEPLOYED
@@ -17,6 +18,7 @@ from rrise.stages.selftest import selftest
 
 __all__ = [
     "DEPLOYED",
+    "attack",
     "calibrate",
     "engines",
     "evaluate",
