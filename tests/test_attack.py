@@ -52,6 +52,7 @@ def attacker(network: object = linear, images: np.ndarray = MIDDLE, classes: int
         "labels": logits(images)[:, :classes].argmax(1),
         "sigma": SIGMA,
         "ascent": Ascent(steps=40, step=0.25, restarts=1),
+        "targets": 2,
         "draws": 8,
         "batch_size": 40,
         "seed": 0,
@@ -128,10 +129,10 @@ def test_ascent_reaches_the_best_point_of_the_ball() -> None:
     centres = torch.from_numpy(MIDDLE).float() / 255
     objective, radii = margin(two_classes, labels.clamp(max=1)), torch.full((COUNT,), 0.3)
     before = objective(centres)
-    found = Ascent(40, 0.25, 1).run(objective, centres, radii, torch.Generator().manual_seed(0))
+    found = Ascent(40, 0.25, 1).run([objective], objective, centres, radii, torch.Generator().manual_seed(0))
     best = before + 0.3 * float(np.linalg.norm(W[0] - W[1]))
     assert torch.allclose(objective(found), best, rtol=1e-3)
-    weak = Ascent(1, 0.1, 1).run(objective, centres, radii, torch.Generator().manual_seed(0))
+    weak = Ascent(1, 0.1, 1).run([objective], objective, centres, radii, torch.Generator().manual_seed(0))
     assert not torch.allclose(objective(weak), best, rtol=1e-2)  # the comparison can fail
 
 
@@ -140,7 +141,7 @@ def test_restarts_never_do_worse() -> None:
     centres, radii = torch.from_numpy(MIDDLE).float() / 255, torch.full((COUNT,), 0.5)
     objective = margin(lambda points: torch.sin(9 * linear(points)), labels)
     one, many = (
-        objective(Ascent(5, 0.2, starts).run(objective, centres, radii, torch.Generator().manual_seed(1)))
+        objective(Ascent(5, 0.2, starts).run([objective], objective, centres, radii, torch.Generator().manual_seed(1)))
         for starts in (1, 6)
     )
     assert (many >= one).all()
@@ -167,6 +168,8 @@ def test_the_smallest_flip_is_the_distance_to_the_hyperplane() -> None:
         (0, *SHAPE),
         (0,),
     )
+    greedy = attacker(images=images, targets=1)  # follows the runner-up, where another class may be nearer
+    assert (smallest_flips(images, known, greedy.on_surrogate, flipped, 10) > 1.1 * truth).any()
     known[0] = np.inf
     assert smallest_flips(images, known, attack.on_surrogate, flipped, 2)[0] == np.inf
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
@@ -15,15 +16,33 @@ Objective = Callable[[torch.Tensor], torch.Tensor]
 """From points float32[B, C, H, W] to what the attack raises, float32[B]; row i depends on point i only."""
 
 
-def margin(network: Logits, labels: torch.Tensor) -> Objective:
-    """Return the largest logit of another class less the label's: above 0 where the network's label has changed."""
+def margin(network: Logits, labels: torch.Tensor, targets: torch.Tensor | None = None) -> Objective:
+    """Return a target class's logit less the label's, or the largest of all others': above 0 where the label changed.
+
+    Parameters
+    ----------
+    network : callable
+        Pixels to logits.
+    labels : int64[B]
+    targets : int64[B], optional
+        Other classes than the labels.
+    """
 
     def found(points: torch.Tensor) -> torch.Tensor:
         logits = network(points)
-        own = torch.nn.functional.one_hot(labels, logits.shape[1]).bool()
-        return logits.masked_fill(own, -math.inf).amax(1) - logits[own]
+        own = logits.gather(1, labels[:, None])[:, 0]
+        if targets is not None:
+            return logits.gather(1, targets[:, None])[:, 0] - own
+        return _without(logits, labels).amax(1) - own
 
     return found
+
+
+def runners_up(network: Logits, points: torch.Tensor, labels: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """Return the ``count`` (at most all) other classes of the largest logits: int64[B] each, the likeliest first."""
+    with torch.no_grad():
+        others = _without(network(points), labels)
+    return list(others.topk(min(count, others.shape[1] - 1), dim=1).indices.unbind(1))
 
 
 def smoothed(
@@ -74,7 +93,7 @@ class Ascent:
     step : float
         Length of the first step as a share of the radius.
     restarts : int
-        Starts: the first at the image itself, others at random points of the ball. The best end is kept.
+        Starts: the first at the image itself, others at random points of the ball.
     """
 
     steps: int
@@ -82,13 +101,21 @@ class Ascent:
     restarts: int
 
     def run(
-        self, objective: Objective, centres: torch.Tensor, radii: torch.Tensor, generator: torch.Generator
+        self,
+        objectives: Sequence[Objective],
+        score: Objective,
+        centres: torch.Tensor,
+        radii: torch.Tensor,
+        generator: torch.Generator,
     ) -> torch.Tensor:
-        """Return float32[B, C, H, W], the points of ball and box at which the objective was highest at an end.
+        """Return float32[B, C, H, W], of the points of ball and box in which an ascent ended those of highest score.
 
         Parameters
         ----------
-        objective : callable
+        objectives : sequence of callable
+            Each is raised from every start. Towards one class each, they find what an ascent of the largest margin
+            misses, since that follows the class which is ahead at the start (Gowal et al. 2019, multi-targeted).
+        score : callable
         centres : float32[B, C, H, W]
             Images, pixels in [0, 1].
         radii : float32[B]
@@ -97,7 +124,7 @@ class Ascent:
             Of the random starts, on the device of the centres.
         """
         best, highest = centres, torch.full_like(radii, -math.inf)
-        for start in range(self.restarts):
+        for objective, start in product(objectives, range(self.restarts)):
             points = centres
             if start:
                 towards = _unit(torch.randn(centres.shape, generator=generator, device=centres.device))
@@ -109,7 +136,7 @@ class Ascent:
                 length = self.step * (1 - step / self.steps) * radii
                 points = project(points.detach() + _each(length) * _unit(gradient), centres, radii)
             with torch.no_grad():
-                reached = objective(points)
+                reached = score(points)
             better = reached > highest
             highest = torch.where(better, reached, highest)
             best = torch.where(_each(better), points, best)
@@ -122,6 +149,11 @@ def _unit(direction: torch.Tensor) -> torch.Tensor:
     scaled = direction / _each(largest)
     found = scaled / _each(scaled.flatten(1).norm(dim=1))
     return torch.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _without(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return logits with -inf in each row's label."""
+    return logits.scatter(1, labels[:, None], -math.inf)
 
 
 def _each(values: torch.Tensor) -> torch.Tensor:

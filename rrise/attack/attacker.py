@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from rrise.attack.ascent import Ascent, Logits, Objective, margin, smoothed
+from rrise.attack.ascent import Ascent, Logits, margin, runners_up, smoothed
 from rrise.attack.ball import to_grid
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Attacker:
     sigma : float
         Noise level in units of pixels in [0, 1].
     ascent : Ascent
+    targets : int
+        Classes towards which the surrogate is moved in turn: the likeliest others at the image.
     draws : int
         Noisy copies that estimate one gradient of the smoothed classifier.
     batch_size : int
@@ -50,6 +52,7 @@ class Attacker:
     labels: NDArray[np.int64]
     sigma: float
     ascent: Ascent
+    targets: int
     draws: int
     batch_size: int
     seed: int
@@ -66,22 +69,33 @@ class Attacker:
         each : callable
             Gets the number of images after each batch.
         """
-        return self._attacked(rows, radii, self.batch_size, lambda labels, _: margin(self.surrogate, labels), each)
+
+        def run(
+            centres: torch.Tensor, labels: torch.Tensor, reach: torch.Tensor, generator: torch.Generator
+        ) -> torch.Tensor:
+            others = runners_up(self.surrogate, centres, labels, self.targets)
+            towards = [margin(self.surrogate, labels, other) for other in others]
+            return self.ascent.run(towards, margin(self.surrogate, labels), centres, reach, generator)
+
+        return self._attacked(rows, radii, self.batch_size, run, each)
 
     def on_smoothed(self, rows: Rows, radii: Radii, each: Progress = lambda rows: None) -> Images:
         """Return uint8[M, C, H, W], points within the radii where the smoothed classifier doubts the label most."""
 
-        def objective(labels: torch.Tensor, generator: torch.Generator) -> Objective:
-            return smoothed(self.classifier, labels, sigma=self.sigma, draws=self.draws, generator=generator)
+        def run(
+            centres: torch.Tensor, labels: torch.Tensor, reach: torch.Tensor, generator: torch.Generator
+        ) -> torch.Tensor:
+            raised = smoothed(self.classifier, labels, sigma=self.sigma, draws=self.draws, generator=generator)
+            return self.ascent.run([raised], raised, centres, reach, generator)
 
-        return self._attacked(rows, radii, max(1, self.batch_size // self.draws), objective, each)
+        return self._attacked(rows, radii, max(1, self.batch_size // self.draws), run, each)
 
     def _attacked(
         self,
         rows: Rows,
         radii: Radii,
         batch: int,
-        objective: Callable[[torch.Tensor, torch.Generator], Objective],
+        run: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor],
         each: Progress,
     ) -> Images:
         generator = torch.Generator(self.device).manual_seed(self.seed)
@@ -92,7 +106,7 @@ class Attacker:
             centres = torch.from_numpy(images).to(self.device, torch.float32) / 255
             reach = torch.from_numpy(within).to(self.device, torch.float32)
             labels = torch.from_numpy(self.labels[rows[part]]).to(self.device)
-            points = self.ascent.run(objective(labels, generator), centres, reach, generator)
+            points = run(centres, labels, reach, generator)
             found[part] = to_grid(points.cpu().numpy(), images, within)
             each(len(images))
         return found

@@ -11,7 +11,7 @@ class AttackConfig:
     """How certified images are attacked, and how the attacked points are judged."""
 
     reach: tuple[float, ...] = field(
-        default=(0.5, 1.0, 1.5, 2.0, 4.0),
+        default=(1.0, 1.5, 2.0, 4.0),
         metadata={"help": "attack within these multiples of the certified radius; 1.0 must be one of them"},
     )
     images: int = field(
@@ -22,6 +22,9 @@ class AttackConfig:
         default=0.25, metadata={"help": "first step as a share of the attack's radius; it shrinks to 0"}
     )
     restarts: int = field(default=1, metadata={"help": "starts of each attack: the image, then random points"})
+    targets: int = field(
+        default=3, metadata={"help": "classes towards which the surrogate is moved in turn, the likeliest others first"}
+    )
     draws: int = field(
         default=32, metadata={"help": "noisy copies that estimate one gradient of the smoothed classifier"}
     )
@@ -44,7 +47,7 @@ class AttackConfig:
             )
         if list(self.reach) != sorted(set(self.reach)):
             raise ValueError(f"reach: expected rising multiples, got {self.reach}. Sort them and drop repeats.")
-        for name in ("steps", "restarts", "draws", "n", "batch_size"):
+        for name in ("steps", "restarts", "targets", "draws", "n", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")
         for name in ("images", "halvings", "seed", "threads"):

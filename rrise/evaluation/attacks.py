@@ -8,7 +8,7 @@ promised by nothing, and an attack measures it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,11 +135,14 @@ class SmallestFlips:
     ----------
     found : Rate
         Certified images for which one was found within the largest multiple.
+    least : float or None
+        The smallest of all.
     quartiles : tuple of three (float or None)
         25%, 50% and 75% of all certified images; None where none was found for so many.
     """
 
     found: Rate
+    least: float | None
     quartiles: tuple[float | None, float | None, float | None]
 
 
@@ -201,11 +204,11 @@ def refutations(
 def smallest_of(distances: ArrayLike, radii: NDArray[np.float64]) -> SmallestFlips:
     """Return the quartiles of distances float64[N], +inf where no flip was found, as shares of radii float64[N]."""
     shares = np.asarray(distances, dtype=np.float64) / radii
-    cuts: Sequence[float] = []
+    cuts = [math.inf] * 4
     if len(shares):  # no interpolation: with +inf it would give NaN
-        cuts = np.quantile(shares, (0.25, 0.5, 0.75), method="higher").tolist()
-    first, middle, last = (cut if math.isfinite(cut) else None for cut in cuts or [math.inf] * 3)
-    return SmallestFlips(Rate.of(np.isfinite(shares)), (first, middle, last))
+        cuts = np.quantile(shares, (0.0, 0.25, 0.5, 0.75), method="higher").tolist()
+    least, first, middle, last = (cut if math.isfinite(cut) else None for cut in cuts)
+    return SmallestFlips(Rate.of(np.isfinite(shares)), least, (first, middle, last))
 
 
 def _refuted(found: Attacked, labels: NDArray[np.int64]) -> NDArray[np.bool_]:

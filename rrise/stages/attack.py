@@ -126,6 +126,7 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
         labels=labels,
         sigma=certifier.sigma,
         ascent=Ascent(config.steps, config.step, config.restarts),
+        targets=config.targets,
         draws=config.draws,
         batch_size=config.batch_size,
         seed=config.seed,
