@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrise.attack.ascent import Ascent, margin, smoothed
@@ -64,6 +64,7 @@ def attacker(network: object = linear, images: np.ndarray = MIDDLE, classes: int
 balls = st.tuples(st.integers(0, 2**32 - 1), st.floats(0, 3), st.floats(0.01, 2))
 
 
+@settings(max_examples=25)
 @given(balls)
 def test_projection_is_the_nearest_point_of_ball_and_box(ball: tuple[int, float, float]) -> None:
     seed, radius, spread = ball

@@ -118,9 +118,9 @@ def _method(config: AttackConfig) -> str:
         "Shares with exact 95% intervals. Attacked points are 8-bit images inside the ball: with grid noise the "
         f"certificate speaks of no others. The deployed engine answers there, and {config.n:,} fresh noisy draws test "
         "the smoothed classifier's label (any of an image's points is misjudged with probability at most "
-        f"{config.alpha:g}). Attacks: {config.steps} projected gradient steps, {starts}; on the surrogate, towards each "
-        f"of the {config.targets} likeliest other classes; on the smoothed classifier, {config.draws} noisy copies a "
-        "gradient. An attack that finds nothing proves nothing: an attacker can do at least this."
+        f"{config.alpha:g}). Attacks: {config.steps} projected gradient steps, {starts}; on the surrogate, towards "
+        f"each of the {config.targets} likeliest other classes; on the smoothed classifier, {config.draws} noisy "
+        "copies a gradient. An attack that finds nothing proves nothing: an attacker can do at least this."
     )
 
 
