@@ -71,7 +71,7 @@ def test_the_verb_writes_what_it_found(finished: Finished, tmp_path: Path, capsy
 
 
 def test_equal_runs_give_equal_figures(finished: Finished, splits: Splits, tmp_path: Path) -> None:
-    few = replace(CONFIG, reach=(1.0,), restarts=2)
+    few = replace(CONFIG, reach=(1.0,), restarts=2, halvings=1, n=50)
     first, again = (attack(finished[0], splits, tmp_path / name, few) for name in ("a", "b"))
     assert first == again
 

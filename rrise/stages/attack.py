@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rrise.stages.attacked_points import answers, attacked_points, pictures
+from rrise.stages.attacked_points import attacked_points, certificates_of, engine_labels, pictures
 from rrise.stages.calibrate import require_unseen
 from rrise.stages.whole import whole_folder
 from rrise.stages.workers import deterministic
@@ -110,7 +110,7 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
     shown = splits.test.take(np.arange(min(config.images or len(splits.test), len(splits.test))))
     used = [networks.surrogate.training_ids, networks.classifier.training_ids, splits.calibration.ids]
     require_unseen("test", shown, np.concatenate(used))
-    _, certificates = answers(certifier, shown.images)
+    certificates = certificates_of(certifier, shown.images)
     certified = np.flatnonzero(~certificates.abstained)
     if not len(certified):
         raise ValueError(
@@ -146,7 +146,7 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
             attacker.images,
             known,
             attacker.on_surrogate,
-            lambda rows, points: answers(certifier, pictures(points, images.images))[0] != labels[rows],
+            lambda rows, points: engine_labels(certifier, pictures(points, images.images)) != labels[rows],
             config.halvings,
             bar.update,
         )

@@ -19,21 +19,26 @@ if TYPE_CHECKING:
     from rrise.targets.passes import Classifier
 
 
-def answers(certifier: Certifier, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Certificates]:
-    """Return the engine's labels int64[N] and the bundle's certificates, each image in a pass of its own as deployed.
+def engine_labels(certifier: Certifier, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return int64[N], the labels of the largest logits, where the bundle abstains too; -1 where one is not finite.
 
-    A label is the largest logit's, where the bundle abstains too; -1 where logits are not finite.
+    Each image is a pass of its own, as deployed and as calibrated.
     """
     from rrise import _C
-    from rrise.runtime.certificates import Certificates
     from rrise.runtime.certifier import engine_logits
 
-    labels = _C.top(engine_logits(certifier.engine, images, 1))[0]
+    return _C.top(engine_logits(certifier.engine, images, 1))[0]
+
+
+def certificates_of(certifier: Certifier, images: NDArray[np.uint8]) -> Certificates:
+    """Return the bundle's certificates of images, each from a pass of its own."""
+    from rrise.runtime.certificates import Certificates
+
     rows = [certifier.certify_one(image) for image in images]
     columns = [np.array([row[i] for row in rows], dtype=np.float64) for i in (1, 2, 3)]
     certified = np.array([row.label for row in rows], dtype=np.int64)
     q, p_lower, radius = columns
-    return labels, Certificates(certified, radius, p_lower, q, np.zeros(len(rows), np.int64))
+    return Certificates(certified, radius, p_lower, q, np.zeros(len(rows), np.int64))
 
 
 def pictures(points: NDArray[np.uint8], like: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -77,7 +82,6 @@ def attacked_points(
     for reach in config.reach:
         for name, run in (("surrogate", attacker.on_surrogate), ("smoothed", attacker.on_smoothed)):
             points = pictures(run(rows, reach * radii, each), images.images)
-            labels, certificates = answers(certifier, points)
             counts = sample_counts(
                 sampled,
                 points,
@@ -92,5 +96,6 @@ def attacked_points(
             )
             smoothed = cohen_predict(counts.astype(np.int64), alpha=config.level)
             distance = grid_distance(points, images.images)
-            found.append(Attacked(name, reach, distance, labels, certificates, smoothed))
+            labels = engine_labels(certifier, points)
+            found.append(Attacked(name, reach, distance, labels, certificates_of(certifier, points), smoothed))
     return found
