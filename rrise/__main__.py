@@ -13,6 +13,7 @@ from rrise import recipe as recipes
 from rrise import verbs
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
+from rrise.evaluation.attack_config import AttackConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.engines import EnginesConfig
 from rrise.options import add_options
@@ -226,6 +227,19 @@ def _parser() -> argparse.ArgumentParser:
     add_options(engines, EnginesConfig)
     add_options(engines, EngineOptions, title="engine")
 
+    attack = verb(
+        "attack",
+        verbs.attack,
+        "attack certified test images, on the surrogate and on the smoothed classifier: what no certificate covers",
+        "rrise attack --bundle runs/a/bundles/scaled --surrogate runs/a/surrogate --classifier runs/a/classifier "
+        "--out runs/a/attack",
+    )
+    folder(attack, "--bundle", "folder written by `rrise calibrate`")
+    folder(attack, "--surrogate", "folder written by `rrise fit`: the one inside the bundle")
+    folder(attack, "--classifier", "folder written by `rrise train`: the one that the bundle certifies")
+    folder(attack, "--out", "where attack.md and attack.json go")
+    add_options(attack, AttackConfig)
+
     inspect = verb(
         "inspect",
         verbs.inspect,
@@ -263,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     add_options(selftest, EngineOptions, title="engine")
     add_options(selftest, PlanConfig, "plan.")
 
-    for added in (train, sample, fit, export, calibrate, evaluate, engines):
+    for added in (train, sample, fit, export, calibrate, evaluate, engines, attack):
         add_options(added, DataConfig, "data.")
     return parser
 

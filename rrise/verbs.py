@@ -10,6 +10,7 @@ from collections.abc import Callable
 from rrise import recipe as recipes
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
+from rrise.evaluation.attack_config import AttackConfig
 from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.engines import EnginesConfig
 from rrise.options import read_options
@@ -132,6 +133,16 @@ def engines(arguments: argparse.Namespace) -> None:
     config, options = read_options(arguments, EnginesConfig), read_options(arguments, EngineOptions)
     said = stages.engines(splits, config, arguments.bundles, arguments.out, options=options)
     print((arguments.out / "engines.md").read_text() + "\n" + said)
+
+
+def attack(arguments: argparse.Namespace) -> None:
+    """Attack a bundle's certificates and print what came of it."""
+    from rrise import stages
+
+    splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    places = (arguments.bundle, arguments.surrogate, arguments.classifier, arguments.out)
+    said = stages.attack(splits, read_options(arguments, AttackConfig), *places)
+    print((arguments.out / "attack.md").read_text() + "\n" + said)
 
 
 def inspect(arguments: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ VERBS = (
     "certify",
     "evaluate",
     "engines",
+    "attack",
     "selftest",
     "inspect",
     "sign",

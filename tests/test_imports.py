@@ -19,6 +19,7 @@ ALLOWED = {  # room -> the rooms it may import
     "calibration": set(),
     "runtime": {"_C"},
     "audit": {"calibration", "runtime"},
+    "attack": set(),
     "evaluation": {"calibration", "runtime", "_C"},
     "recipe_tables": set(),
     "options": set(),

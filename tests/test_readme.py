@@ -35,12 +35,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_verb_is_shown_and_runs(place: Path) -> None:
     shown = set(re.findall(r"^rrise (\w+)", "".join(blocks("sh")), re.MULTILINE))
-    assert shown == {"train", "sample", "fit", "export", "calibrate", "evaluate", "inspect", "certify", "engines"}
+    assert shown == {
+        "train",
+        "sample",
+        "fit",
+        "export",
+        "calibrate",
+        "evaluate",
+        "inspect",
+        "certify",
+        "engines",
+        "attack",
+    }
     said = (place / "stdout").read_text()
     assert "What it does not say" in said
     assert "hand/evaluation/examples/0-" in said
     assert (place / "hand/evaluation/report.html").is_file()
     assert "break-even    after" in said
+    assert "What the certificate does not cover" in said
     assert re.search(r"\| bundles-int8/scaled \| onnxruntime [\d.]+ \| int8 \|", said)
     assert "900 images × 500 draws in hand/counts/more (9 of 9 shards sampled now)" in said
 

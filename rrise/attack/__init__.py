@@ -1,0 +1,1 @@
+"""Attacks: gradient ascent inside a certified ball, to 8-bit images; `rrise.evaluation.attacks` judges them."""
