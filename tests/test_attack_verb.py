@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,9 @@ def attack(run: Path, splits: Splits, out: Path, config: AttackConfig = CONFIG, 
 def made_up(run: Path, out: Path, *, n: int = 100, p: float = 0.95, **provenance: str) -> Path:
     """A bundle of the run's engine whose curve claims the bound p wherever the engine looks."""
     bundle = load_bundle(run / "bundles" / "offset")
-    calibration = vars(bundle.calibration) | {"curve": "offset", "knots_q": [0.0, 1.0], "knots_p": [p, p]}
+    required = {each.name for each in fields(bundle.calibration) if each.default is MISSING}
+    facts = {name: value for name, value in vars(bundle.calibration).items() if name in required}
+    calibration = facts | {"curve": "offset", "knots_q": [0.0, 1.0], "knots_p": [p, p]}
     save_bundle(
         out,
         engine_file=run / "engine" / bundle.engine.file,
