@@ -283,10 +283,11 @@ def test_a_forked_child_certifies_and_does_not_hang() -> None:
 
 
 UNCLOSED = """
-import sys
+import sys, threading, time
+threading._register_atexit(time.sleep, 0.5)  # thread pools have ended, and the main thread has not yet
 sys.path.insert(0, sys.argv[1])
 from concurrent.futures import ThreadPoolExecutor
-import numpy, time
+import numpy
 from fake_certifier import FakeCertifier, stream
 from rrise import Auditor
 from rrise.audit.record import Record

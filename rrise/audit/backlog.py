@@ -181,8 +181,8 @@ class Backlog:
 
 
 def _leaving() -> bool:
-    """Return whether the process is about to end."""
-    return not threading.main_thread().is_alive()
+    """Return whether the process is about to end: thread pools end before the main thread is said to have."""
+    return bool(getattr(threading, "_SHUTTING_DOWN", False)) or not threading.main_thread().is_alive()
 
 
 def _reason(step: Callable[[], None]) -> str:
