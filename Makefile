@@ -22,8 +22,8 @@ demo: $(STAMP) ## real digits -> certificates, and a report beside Monte Carlo (
 test: $(STAMP) ## the default tests (CPU, no network)
 	$(PYTEST)
 
-test-slow: $(STAMP) ## the long tests, one after the other: some watch clusters that a busy machine would hold up
-	$(BIN)/python -m pytest -m slow --durations=15
+test-slow: $(STAMP) ## the long tests: statistics over many repetitions, clusters, wheels
+	$(PYTEST) -m slow --durations=15
 
 $(VENV)/tensorrt-%: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ tensorrt-cu13-bindings==$*

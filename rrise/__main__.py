@@ -14,8 +14,8 @@ from rrise import verbs
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.attack_config import AttackConfig
-from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.engines import EnginesConfig
+from rrise.evaluation.settings import EvaluateConfig
 from rrise.options import add_options
 from rrise.recipe_tables import built_in
 from rrise.runtime.engines.protocol import EngineOptions

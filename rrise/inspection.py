@@ -62,10 +62,9 @@ def _among_certified(calibration: CalibrationRecord) -> str:
     """Return what a promise over all inputs leaves among issued certificates alone; empty if it is about those."""
     if calibration.guarantee == CERTIFIED:
         return ""
-    error = calibration.beta + calibration.gamma
     if calibration.certified is not None and not calibration.priors:
-        return among_certified(error, calibration.certified, calibration.images)
-    return f"Among certified inputs alone: at most {error:g} / P(certified) can be wrong."
+        return among_certified(calibration.error, calibration.certified, calibration.images)
+    return f"Among certified inputs alone: at most {calibration.error:g} / P(certified) can be wrong."
 
 
 def _lines(content: Mapping[str, Any], indent: str = "  ") -> list[str]:

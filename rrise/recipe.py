@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
-from rrise.evaluation.comparison import EvaluateConfig
+from rrise.evaluation.settings import EvaluateConfig
 from rrise.ledger import Ledger, tree_sha256
 from rrise.recipe_tables import Tree, describe_scale, overlaid, overridden, read_tables
 from rrise.runtime.engines.tensorrt_build import PlanConfig

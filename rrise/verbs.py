@@ -11,8 +11,8 @@ from rrise import recipe as recipes
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import DataConfig
 from rrise.evaluation.attack_config import AttackConfig
-from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.engines import EnginesConfig
+from rrise.evaluation.settings import EvaluateConfig
 from rrise.options import read_options
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig

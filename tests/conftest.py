@@ -22,14 +22,15 @@ def pytest_report_header() -> str:
     return ", ".join(found)
 
 
-RAY = ("test_distributed.py", "test_job_submit.py", "test_examples.py")
-"""Files that start clusters on this machine and count their processes: never two of them at once."""
+RAY = ("test_distributed.py", "test_job_submit.py", "served_over_http")
+"""Files and a test that start clusters on this machine and count their processes: never two of them at once."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, where they share what is slow to make (with `pytest -n`)."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path.name in RAY else item.path.name))
+        clusters = any(part in item.nodeid for part in RAY)
+        item.add_marker(pytest.mark.xdist_group("ray" if clusters else item.path.name))
 
 
 SMALL = (

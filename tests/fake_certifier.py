@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from rrise.runtime.calibration_record import CalibrationRecord
 from rrise.runtime.certificates import Certificate, Certificates
 
 SHAPE = (1, 4, 4)
@@ -16,7 +17,7 @@ class FakeCertifier:
     input_shape, classes, sigma = SHAPE, CLASSES, 0.5
 
     def __init__(self, guarantee: str = "marginal", sha256: str = "a" * 64, gamma: float = 0.04) -> None:
-        calibration = SimpleNamespace(guarantee=guarantee, beta=0.01, gamma=gamma, eta=0.01)
+        calibration = CalibrationRecord(guarantee, 0.01, gamma, 0.01, n=1000, images=500, rank=490, t=0.1)
         self.bundle = SimpleNamespace(sha256=sha256, calibration=calibration)
 
     def __call__(self, images: np.ndarray) -> Certificates:

@@ -9,7 +9,8 @@ import numpy as np
 from rrise import _C
 from rrise.calibration.bounds import clopper_pearson, largest_p
 from rrise.evaluation.baselines import cohen_certify, cohen_select
-from rrise.evaluation.comparison import CalibrationView, Comparison, Contender, compare
+from rrise.evaluation.comparison import Comparison, compare
+from rrise.evaluation.contender import CalibrationView, Contender
 from rrise.runtime.certificates import Certificates
 
 SIGMA, ALPHA, BETA, N = 0.25, 0.05, 0.001, 200

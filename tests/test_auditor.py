@@ -363,7 +363,7 @@ def test_a_real_bundle_is_audited_by_its_base_classifier(finished: tuple[Path, l
     assert (status.audited, status.abstained) == (60, int(found.abstained.sum()))
     assert 0 < status.abstained < 60
     assert not status.alarm
-    with pytest.raises(ValueError, match="classifier: expected the one that the bundle was calibrated on"):
+    with pytest.raises(ValueError, match="classifier: expected the one that the bundle was made from"):
         noisy_source(certifier.bundle, run / "surrogate")
 
 

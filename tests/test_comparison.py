@@ -10,8 +10,8 @@ import reference_evaluation as world
 
 from rrise.evaluation import latency as latency_module
 from rrise.evaluation import metrics
-from rrise.evaluation.comparison import EvaluateConfig
 from rrise.evaluation.latency import Latency, measure_latency, timing_as_json
+from rrise.evaluation.settings import EvaluateConfig
 from rrise.evaluation.tables import as_json, as_markdown
 
 MANY = Latency(
@@ -228,7 +228,7 @@ def test_latency_of_nothing_is_refused():
         measure_latency(int, int, images=0, repeats=1)
 
 
-@pytest.mark.parametrize(("module", "heavy"), [("comparison", False), ("figures", True)])
+@pytest.mark.parametrize(("module", "heavy"), [("settings", False), ("comparison", False), ("figures", True)])
 def test_the_config_loads_with_the_base_install(module, heavy):
     code = (
         f"import sys, rrise.evaluation.{module}; print(sorted({{'scipy', 'torch', 'matplotlib'}} & set(sys.modules)))"

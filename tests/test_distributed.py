@@ -60,7 +60,7 @@ def started(process, out: Path, least: int = 3) -> None:
     assert process.poll() is None, process.stderr.read()
 
 
-def ended(process, timeout: float = 90) -> str:
+def ended(process, timeout: float = 360) -> str:
     said, complained = process.communicate(timeout=timeout)
     assert process.returncode == 0, complained
     assert said.startswith(f"{IMAGES} images"), said  # nothing of Ray's on stdout
@@ -145,7 +145,7 @@ def test_ctrl_c_stops_with_one_line_and_leaves_no_process(job, truth, tmp_path):
     process = job.start(out, "--executor", "ray", "--workers", "2", start_new_session=True)
     started(process, out)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=240)
     assert process.returncode == 130, complained
     assert said == ""
     assert "interrupted. What was finished is kept" in complained
@@ -299,7 +299,7 @@ def test_a_worker_that_runs_out_of_memory_does_not_end_the_others(job, truth, tm
     before = dict(os.environ)
     os.environ.update(environment)
     try:
-        status, _, complained = job.run(out, "--executor", "ray", "--workers", "2", timeout=120)
+        status, _, complained = job.run(out, "--executor", "ray", "--workers", "2", timeout=480)
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -44,7 +44,7 @@ def module(path: str) -> ModuleType:
 
 def python(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=480)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_what_is_no_image_is_refused_in_words(decoding: ModuleType, body: bytes,
 
 
 def ask(port: int, method: str, path: str, body: bytes = b"") -> tuple[int, dict]:
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", port, timeout=240)
     try:
         connection.request(method, path, body)
         answer = connection.getresponse()
@@ -293,7 +293,7 @@ def served(bundle: Path, stop_by: signal.Signals) -> Iterator[int]:
         yield port
     finally:
         process.send_signal(stop_by)
-        _, complaints = process.communicate(timeout=60)
+        _, complaints = process.communicate(timeout=240)
     assert (process.returncode, complaints) == (0, "")
     assert holding(token) == []
 

@@ -76,7 +76,7 @@ class Head:
         """``ray job VERB …`` at this head."""
         command = ["ray", "job", verb, "--address", self.dashboard, *words]
         surroundings = self.environment | environment
-        return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=480)
 
     def submit(self, folder: Path, *command: str) -> str:
         """Submit a command to be run in a copy of a folder, wait, and return what it said."""
@@ -100,7 +100,7 @@ class Head:
         """Kill its group; AssertionError if any of its processes outlives that."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=40)
             wait_for(lambda: not self.processes(), "end of the head's processes", 20)
         finally:
             for pid in self.processes():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from conftest import small_recipe
 from scipy.stats import binom, norm
 
 from rrise.calibration.bounds import clopper_pearson, largest_p
-from rrise.calibration.combined import combined_score, curve_at, fit_kappa
+from rrise.calibration.combined import combined_score, fit_kappa
 from rrise.calibration.conformal import CalibrateConfig, calibrate
-from rrise.calibration.curves import Family, offset_family, scaled_family
+from rrise.calibration.curves import Family, interpolated_down, offset_family, scaled_family
 from rrise.calibration.guarantees import marginal_rank
 from rrise.recipe import run
 from rrise.runtime.bundle import BundleError, load_bundle, parse_bundle
@@ -78,12 +80,14 @@ def test_a_curve_is_met_at_its_knots_and_never_exceeded_between_them() -> None:
     q = np.concatenate([[0.0], np.sort(rng.uniform(0, 1, 20)), [1.0]])
     p = np.sort(rng.uniform(0, 1, 22))
     p[:10] = 0.0
-    x = rng.uniform(0, 1, 10_000)
-    found, plain = curve_at(q, p, x), np.interp(x, q, p)
-    assert np.all(found <= plain)
-    assert np.all(found >= plain - 1e-14)
-    assert curve_at(q, p, q).tolist() == p.tolist()
-    assert curve_at(q, p, [np.nan]).tolist() == [0.0]
+    x = rng.uniform(0, 1, 1_000)
+    for each in x.tolist():
+        j = int(np.searchsorted(q, each))
+        a, b, low, high = map(Fraction, (q[j - 1], q[j], p[j - 1], p[j]))
+        exact = low + (high - low) * (Fraction(each) - a) / (b - a)
+        found = Fraction(interpolated_down(q, p, each))
+        assert exact - Fraction(1, 2**52) < found <= exact
+    assert [interpolated_down(q, p, each) for each in q.tolist()] == p.tolist()
 
 
 # --- The guarantee ---------------------------------------------------------------------------------------------------
@@ -133,7 +137,7 @@ class Trial:
             curve = family.at(max(0.0, float(np.partition(scores, rank - 1)[rank - 1])), cap)
             rows, m = rng.integers(self.q.size, size=new), self.m if served is None else served
             fresh = combined_score(self.q[rows], rng.binomial(m, self.p[rows]), m, self.kappa)
-            shares.append(np.mean(self.p[rows] < curve_at(*curve, fresh)))
+            shares.append(np.mean(self.p[rows] < np.interp(fresh, *curve)))
         return np.array(shares)
 
 
@@ -188,7 +192,7 @@ def test_more_passes_certify_more() -> None:
         score = combined_score(q, first, m, kappa)
         profile = (score[:half], k[:half], 1000)
         found = calibrate(score[half:], k[half:], 1000, beta=0.001, gamma=0.049, profile=profile)
-        lower = curve_at(found.knots_q, found.knots_p, combined_score(q, rng.binomial(m, p), m, kappa))
+        lower = np.interp(combined_score(q, rng.binomial(m, p), m, kappa), found.knots_q, found.knots_p)
         radii.append(float(np.mean(norm.ppf(np.maximum(lower, 0.5)))))
     assert radii == sorted(radii)
     assert radii[-1] > 1.15 * radii[0]
@@ -204,7 +208,7 @@ def test_draws_of_their_own_for_calibration_points_certify_less() -> None:
         score = combined_score(q, own, m, kappa)
         profile = (score[:half], k[:half], 1000)
         found = calibrate(score[half:], k[half:], 1000, beta=0.001, gamma=0.049, profile=profile)
-        lower = curve_at(found.knots_q, found.knots_p, combined_score(q, rng.binomial(m, p), m, kappa))
+        lower = np.interp(combined_score(q, rng.binomial(m, p), m, kappa), found.knots_q, found.knots_p)
         assert np.mean(p < lower) <= 0.05
         radii.append(float(np.mean(norm.ppf(np.maximum(lower, 0.5)))))
     assert radii[1] > 1.04 * radii[0]
@@ -299,7 +303,7 @@ def test_the_draws_of_a_store_and_of_service_give_the_same_certificates(passed: 
     with pytest.raises(ValueError, match="expected m = 60 draws of every image, as calibrated"):
         certifier.from_counts(images.images, counts + 1)
     with pytest.raises(BundleError, match="expected sampler 'grid' as at calibration"):
-        MultiPass(certifier.bundle, certifier._engine, certifier._classifier, sampler="gaussian")
+        MultiPass(certifier.bundle, certifier._engine, replace(certifier._source, sampler="gaussian"))
 
 
 @pytest.mark.parametrize(

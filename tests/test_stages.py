@@ -164,7 +164,7 @@ def test_a_bundle_refuses_another_engine(recipe: Recipe, splits: Splits, copy: P
 
 def test_evaluation_refuses_another_classifier(recipe: Recipe, splits: Splits, copy: Path) -> None:
     other = other_classifier(recipe, splits, copy / "other")
-    with pytest.raises(ValueError, match="the one that rrise offset was calibrated on"):
+    with pytest.raises(ValueError, match="the one that rrise offset was made from"):
         stages.evaluate(
             splits,
             recipe.evaluate,

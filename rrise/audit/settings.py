@@ -28,7 +28,7 @@ def promised(bundle: Bundle) -> float:
             f"audit: expected a guarantee about all inputs ({', '.join(ABOUT_ALL_INPUTS)}), got "
             f"{calibration.guarantee!r}. Audit a bundle with such a guarantee."
         )
-    return float(Fraction(str(calibration.beta)) + Fraction(str(calibration.gamma)))
+    return calibration.error
 
 
 @dataclass(frozen=True)

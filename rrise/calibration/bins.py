@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -47,10 +47,6 @@ class Bin:
     images: int
     rank: int
     t: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain numbers."""
-        return {"start": self.start, "images": self.images, "rank": self.rank, "t": self.t}
 
 
 def bin_edges(family: Family, q: ArrayLike, images: int, guarantee: str, gamma: float, eta: float) -> tuple[float, ...]:

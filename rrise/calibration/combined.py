@@ -101,25 +101,6 @@ def fit_kappa(q: ArrayLike, k: ArrayLike, n: ArrayLike) -> float:
     return float(np.exp(minimize_scalar(surprise, bounds=(-limit, limit), method="bounded").x))
 
 
-def curve_at(knots_q: NDArray[np.float64], knots_p: NDArray[np.float64], score: ArrayLike) -> NDArray[np.float64]:
-    """Return the piecewise-linear curve at some scores, rounded down; 0 where a score is NaN.
-
-    Parameters
-    ----------
-    knots_q, knots_p : float64[J]
-        A calibrated curve: ``knots_q`` strictly increasing from 0.0 to 1.0.
-    score : float64[B]
-        In [0, 1], or NaN.
-    """
-    x = np.asarray(score, dtype=np.float64)
-    right = np.clip(np.searchsorted(knots_q, x, side="right"), 1, knots_q.size - 1)
-    left, low, high = knots_q[right - 1], knots_p[right - 1], knots_p[right]
-    share = np.clip((x - left) / (knots_q[right] - left), 0.0, 1.0)
-    # Five roundings of numbers no larger than the larger knot; at the knots themselves none.
-    value = low + (high - low) * share - np.where((share == 0) | (share == 1), 0.0, 2e-15 * np.maximum(low, high))
-    return np.where(np.isnan(x), 0.0, np.where(share == 1, high, np.maximum(value, 0.0)))
-
-
 def describe_passes(m: int, kappa: float) -> str:
     """Return what the statement of a curve for q_m adds to that of a plain one."""
     return (

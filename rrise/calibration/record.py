@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rrise.calibration.bins import Bin
@@ -83,7 +83,7 @@ class Calibration:
             "certified": self.certified,
         }
         if self.bins:
-            plain["bins"] = [b.as_dict() for b in self.bins]
+            plain["bins"] = [asdict(b) for b in self.bins]
         if self.priors:
             plain |= {"priors": list(self.priors), "effective": self.effective}
         return plain

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from rrise.evaluation import metrics
-from rrise.evaluation.comparison import CalibrationView, Comparison
+from rrise.evaluation.comparison import Comparison
+from rrise.evaluation.contender import CalibrationView
 from rrise.evaluation.drawing import (
     ALARM,
     GRID,

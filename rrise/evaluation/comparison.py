@@ -8,123 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rrise.evaluation import metrics
+from rrise.evaluation.contender import PASSES, Contender
 from rrise.evaluation.costs import Costs, break_evens
 from rrise.evaluation.coverage_bins import CoverageBin, coverage_by_bin
 from rrise.evaluation.latency import Latency, Quartiles
 
 if TYPE_CHECKING:
-    from rrise.runtime.certificates import Certificates
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """How the certifiers of one test set are compared."""
-
-    radii: tuple[float, ...] = field(
-        default=(0.0, 0.1, 0.2, 0.3, 0.5, 0.7),
-        metadata={"help": "radii at which certified accuracy is tabulated, ℓ2 of [0, 1] pixels"},
-    )
-    alpha: float = field(
-        default=0.0, metadata={"help": "failure probability of a Monte Carlo certificate; 0 means beta + gamma"}
-    )
-    n_selection: int = field(default=100, metadata={"help": "noisy draws an image that pick Monte Carlo's class"})
-    decline: float = field(
-        default=0.01, metadata={"help": "share of the radius that an input-specific budget may give up to save draws"}
-    )
-    tolerance: float = field(
-        default=0.01, metadata={"help": "adaptive stopping ends when the radius is known to this, ℓ2 of [0, 1] pixels"}
-    )
-    n_reference: int = field(default=10_000, metadata={"help": "noisy draws an image that check the bounds"})
-    latency_images: int = field(default=20, metadata={"help": "test images whose certificates are timed"})
-    latency_repeats: int = field(default=3, metadata={"help": "times each of them is timed"})
-
-    def __post_init__(self) -> None:
-        if not self.radii or any(not (math.isfinite(r) and r >= 0) for r in self.radii):
-            raise ValueError(f"radii: expected one or more finite radii >= 0, got {self.radii}. Try 0.0 0.1 0.2.")
-        if list(self.radii) != sorted(set(self.radii)):
-            raise ValueError(f"radii: expected increasing radii, got {self.radii}. Sort them and drop repeats.")
-        if not 0 <= self.alpha < 1:
-            raise ValueError(f"alpha: expected 0 (for beta + gamma) or a value below 1, got {self.alpha}. Try 0.05.")
-        if not 0 <= self.decline < 1:
-            raise ValueError(f"decline: expected a share of the radius in [0, 1), got {self.decline}. Try 0.01.")
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
-            raise ValueError(f"tolerance: expected a length of at least 0, got {self.tolerance}. Try 0.01.")
-        for name in ("n_selection", "n_reference", "latency_images", "latency_repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")
-
-    def draws(self, n: int, passes: Sequence[int] = ()) -> dict[str, int]:
-        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates."""
-        extra = {"extra": max(passes)} if passes else {}
-        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference} | extra
-
-
-PASSES, BUDGET = "more passes", "smaller budget"
-"""Roles of contenders that are points of a trade-off: surrogate and noisy passes, and Monte Carlo of few draws."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One certifier's answers on the test images.
-
-    Attributes
-    ----------
-    name : str
-        How the table and the figures call it.
-    certificates : Certificates
-    predicted : int64[B]
-        The class that ``p_lower`` speaks of, also where the certifier abstains.
-    error : float
-        Failure probability it promises: α of Monte Carlo, β + γ of a calibrated curve.
-    statement : str
-        Its guarantee in one or two sentences.
-    of_certified : bool
-        Whether ``error`` is promised among certified inputs alone, and so over all inputs too.
-    role : str
-        Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other.
-    """
-
-    name: str
-    certificates: Certificates
-    predicted: NDArray[np.int64]
-    error: float
-    statement: str
-    of_certified: bool = False
-    role: str = ""
-
-    @property
-    def single_pass(self) -> bool:
-        """Whether certificates cost no noisy evaluation, only one clean pass of the engine."""
-        return not self.certificates.evaluations.any()
-
-
-@dataclass(frozen=True)
-class CalibrationView:
-    """One calibrated curve and the calibration points it was fitted to.
-
-    Attributes
-    ----------
-    name : str
-        The contender that uses the curve.
-    knots_q, knots_p : float64[J]
-        The curve, piecewise linear.
-    q, p_lower : float64[M]
-        The engine's top probability on each calibration image (NaN where it gave none), and the lower bound from its
-        noisy counts.
-    """
-
-    name: str
-    knots_q: NDArray[np.float64]
-    knots_p: NDArray[np.float64]
-    q: NDArray[np.float64]
-    p_lower: NDArray[np.float64]
+    pass
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import numpy as np
 
 from rrise.evaluation import metrics
 from rrise.evaluation.calibration_figures import calibration_curve, reliability
-from rrise.evaluation.comparison import CalibrationView, Comparison
+from rrise.evaluation.comparison import Comparison
+from rrise.evaluation.contender import CalibrationView
 from rrise.evaluation.cost_figures import break_even, break_even_seconds
 from rrise.evaluation.coverage_figures import by_confidence, promises
 from rrise.evaluation.drawing import GRID, MUTED, Picture, legend, picture, sampled, shown, stretch, style, tall

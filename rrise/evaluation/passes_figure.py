@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rrise.evaluation.comparison import BUDGET, PASSES, Comparison, Row
+from rrise.evaluation.comparison import Comparison, Row
+from rrise.evaluation.contender import BUDGET, PASSES
 from rrise.evaluation.drawing import Picture, legend, picture, style, tall
 
 

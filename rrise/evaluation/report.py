@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrise.evaluation import metrics
-from rrise.evaluation.comparison import CalibrationView, Comparison
+from rrise.evaluation.comparison import Comparison
+from rrise.evaluation.contender import CalibrationView
 
 SHOWN_IMAGES = 8
 """Images in each strip of the report."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from rrise.runtime.documents import Fields
 
@@ -91,6 +92,11 @@ class CalibrationRecord:
     bins: tuple[BinRecord, ...] = ()
     priors: tuple[float, ...] = ()
     effective: float | None = None
+
+    @property
+    def error(self) -> float:
+        """Share of inputs with a wrong bound that the guarantee allows: beta + gamma, added as decimals."""
+        return float(Fraction(str(self.beta)) + Fraction(str(self.gamma)))
 
     @classmethod
     def parse(cls, fields: Fields, num_classes: int, newer: bool = True) -> CalibrationRecord:

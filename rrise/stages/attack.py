@@ -10,6 +10,7 @@ import numpy as np
 
 from rrise.stages.attacked_points import attacked_points, certificates_of, engine_labels, pictures
 from rrise.stages.calibrate import require_unseen
+from rrise.stages.provenance import as_calibrated, require_of
 from rrise.stages.whole import whole_folder
 from rrise.stages.workers import deterministic
 
@@ -76,16 +77,8 @@ def _networks(bundle: Path, surrogate: Path, classifier: Path) -> _Networks:
 
     certifier = Certifier.load(bundle)
     found = _Networks(certifier, load_network(surrogate), open_classifier(classifier))
-    for name, network, folder in (
-        ("surrogate", found.surrogate, surrogate),
-        ("classifier", found.classifier, classifier),
-    ):
-        recorded = certifier.bundle.provenance.get(f"{name}_sha256")
-        if network.sha256 != recorded:
-            raise ValueError(
-                f"{name}: expected the one that the bundle was made from, sha256 {recorded}, got {network.sha256} in "
-                f"{folder}. Name that {name}: an attack on another says little about this bundle."
-            )
+    require_of(certifier.bundle, "surrogate", found.surrogate, surrogate)
+    require_of(certifier.bundle, "classifier", found.classifier, classifier)
     if isinstance(found.classifier.module, OnnxNetwork):
         raise ValueError(
             f"classifier: expected a network that torch can differentiate, got the ONNX file {classifier}, "
@@ -103,7 +96,6 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
     from rrise.devices import usable_device
     from rrise.evaluation.attack_tables import AttackReport
     from rrise.evaluation.attacks import attack_row, refutations, smallest_of
-    from rrise.targets.passes import prepare_classifier
     from rrise.training.pixels import image_tensor
 
     certifier, device = networks.certifier, usable_device(config.device)
@@ -133,9 +125,7 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
         device=device,
     )
     provenance = certifier.bundle.provenance
-    sampled = prepare_classifier(
-        base, device, provenance.get("precision", "float32"), bool(provenance.get("compiled", False))
-    )
+    sampled = as_calibrated(certifier.bundle, networks.classifier, device)
     total = len(images) * (2 * len(config.reach) + config.halvings)
     with tqdm(total=total, unit="attack", disable=None if progress else True, leave=False) as bar:
         found = attacked_points(config, certifier, attacker, sampled, images, radii, bar.update)
@@ -150,13 +140,12 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
             config.halvings,
             bar.update,
         )
-    calibration = certifier.bundle.calibration
     return AttackReport(
         config=config,
         statement=certifier.statement,
         rows=tuple(attack_row(each, labels, radii) for each in found),
         refuted=refutations(
-            found, labels, shown=len(shown), promised=calibration.beta + calibration.gamma, doubt=config.alpha
+            found, labels, shown=len(shown), promised=certifier.bundle.calibration.error, doubt=config.alpha
         ),
         smallest=smallest_of(nearest, radii),
         provenance={

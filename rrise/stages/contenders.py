@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rrise.stages.calibrate import DEPLOYED
-from rrise.stages.pass_contenders import name_of, timed_passes
-from rrise.stages.workers import deterministic
+from rrise.stages.pass_contenders import name_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rrise.data import ImageSet
-    from rrise.evaluation.comparison import Contender, EvaluateConfig
-    from rrise.evaluation.latency import Latency
-    from rrise.runtime.bundle_schema import Bundle
+    from rrise.evaluation.contender import Contender
+    from rrise.evaluation.settings import EvaluateConfig
     from rrise.runtime.certifier import Certifier
-    from rrise.stages.more_passes import MultiPass
     from rrise.targets.settings import SampleConfig
-    from rrise.training.networks import Network
 
 FIXED, SPECIFIC, ADAPTIVE = "Monte Carlo", "input-specific MC", "adaptive MC"
 """Names of the Monte Carlo certifiers B1, B2 and B3; the first is what the others are measured against."""
@@ -55,7 +51,7 @@ class Certifiers:
     @property
     def error(self) -> float:
         """Failure probability that it promises, beta + gamma."""
-        return _error(self.stated.bundle)
+        return self.stated.bundle.calibration.error
 
 
 def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
@@ -83,7 +79,7 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
         raise ValueError(f"rival: expected other names than {', '.join(sorted(taken))}. Name it otherwise.")
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
     all_bundles = [*loaded.values(), *(certifier.bundle for certifier in found.values())]
-    levels = {(bundle.sigma, bundle.calibration.n, _error(bundle)) for bundle in all_bundles}
+    levels = {(bundle.sigma, bundle.calibration.n, bundle.calibration.error) for bundle in all_bundles}
     if len(levels) > 1:
         raise ValueError(
             f"bundles: expected one sigma, n and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
@@ -123,12 +119,12 @@ def monte_carlo(
         Failure probability of each certificate.
     """
     from rrise.evaluation.adaptive_stopping import adaptive_certify
-    from rrise.evaluation.baselines import cohen_certify, cohen_select
-    from rrise.evaluation.comparison import Contender
+    from rrise.evaluation.baselines import cohen_select
+    from rrise.evaluation.contender import Contender, fixed_budget
     from rrise.evaluation.input_specific import budget_map, input_specific_budget, input_specific_certify
     from rrise.evaluation.thinning import in_order, thinned
 
-    guess, sigma, (unit, most) = cohen_select(selection), base.sigma, _unit(base)
+    guess, sigma, (unit, most) = cohen_select(selection), base.sigma, unit_of(base)
     rng = np.random.default_rng([base.seed, _THINNING])
     pilot = f"{int(selection[0].sum()):,} draws"
     each = f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise"
@@ -138,15 +134,8 @@ def monte_carlo(
     k = in_order(estimation[np.arange(len(guess)), guess], base.n, looks, rng)
     stopped = adaptive_certify(selection, k, looks, alpha=alpha, sigma=sigma, tolerance=config.tolerance)
     specific = input_specific_certify(selection, fresh, alpha=alpha, sigma=sigma)
-    fixed = cohen_certify(selection, estimation, alpha=alpha, sigma=sigma)
     return [
-        Contender(
-            FIXED,
-            fixed,
-            guess,
-            alpha,
-            f"{each} (Cohen et al. 2019): {pilot} pick the class, {base.n:,} others bound it.",
-        ),
+        fixed_budget(FIXED, selection, estimation, alpha=alpha, sigma=sigma),
         Contender(
             SPECIFIC,
             specific,
@@ -166,96 +155,21 @@ def monte_carlo(
     ]
 
 
-def latency(
-    certifiers: Certifiers,
-    network: Network,
-    images: ImageSet,
-    base: SampleConfig,
-    config: EvaluateConfig,
-    *,
-    fit_seconds: float | None,
-    offline: int,
-    passes: Mapping[str, MultiPass],
-) -> Latency:
-    """Time one certificate of the deployed bundle and of each Monte Carlo certifier, by turns on one thread.
-
-    With the seconds that fit, export and calibration took, the offline work gets a time too: the noisy evaluations of
-    targets and calibration at the price that Monte Carlo pays for one, on the same thread.
-    """
-    from dataclasses import replace
-
-    from rrise.evaluation.latency import measure_latency
-    from rrise.stages.monte_carlo import NoisyImages, certify_adaptive, certify_fixed, certify_input_specific
-    from rrise.targets.passes import prepare_classifier
-
-    certifier, (unit, most) = certifiers.stated, _unit(base)
-    classifier = prepare_classifier(network.module, base.device, base.precision, base.compile)
-    alpha, n_selection = config.alpha or certifiers.error, config.n_selection
-
-    def noisy(index: int) -> NoisyImages:
-        one = slice(index, index + 1)
-        return NoisyImages(
-            classifier,
-            images.images[one],
-            images.ids[one],
-            base.sigma,
-            seed=base.seed,
-            sampler=base.sampler,
-            batch=unit,
-            device=base.device,
-            threads=1,
-        )
-
-    def fixed(index: int) -> object:
-        return certify_fixed(
-            replace(noisy(index), batch=base.batch_size), n=base.n, alpha=alpha, n_selection=n_selection
-        )
-
-    def specific(index: int) -> object:
-        return certify_input_specific(
-            noisy(index), n_max=most, alpha=alpha, n_selection=n_selection, decline=config.decline
-        )
-
-    def adaptive(index: int) -> object:
-        return certify_adaptive(
-            noisy(index), n_max=most, alpha=alpha, n_selection=n_selection, tolerance=config.tolerance
-        )
-
-    deterministic()
-    found = measure_latency(
-        lambda index: certifier(images.images[index]),
-        fixed,
-        images=min(config.latency_images, len(images)),
-        repeats=config.latency_repeats,
-        others={SPECIFIC: specific, ADAPTIVE: adaptive}
-        | timed_passes(passes, noisy, most=base.n, n_selection=n_selection, alpha=alpha),
-    )
-    if fit_seconds is None:
-        return found
-    each = found.monte_carlo_ms[1] / 1e3 / (base.n + config.n_selection)
-    return replace(found, offline_seconds=offline * each + fit_seconds)
-
-
-def _unit(base: SampleConfig) -> tuple[int, int]:
+def unit_of(base: SampleConfig) -> tuple[int, int]:
     """Return the draws between two looks, in which an input-specific budget is counted too, and the most draws."""
     unit = max(1, min(base.batch_size, 100, base.n // 10))
     return unit, base.n - base.n % unit
 
 
-def _error(bundle: Bundle) -> float:
-    calibration = bundle.calibration
-    return round(calibration.beta + calibration.gamma, 12)
-
-
 def _single_pass(name: str, certifier: Certifier, images: ImageSet) -> Contender:
     from rrise import _C
-    from rrise.evaluation.comparison import Contender
+    from rrise.evaluation.contender import Contender
 
     return Contender(
         name,
         certifier(images.images),
         _C.top(certifier.logits(images.images))[0],
-        _error(certifier.bundle),
+        certifier.bundle.calibration.error,
         certifier.statement,
         certifier.bundle.calibration.guarantee == "certified",
     )

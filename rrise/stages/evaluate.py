@@ -11,14 +11,18 @@ import numpy as np
 
 from rrise.stages.build import fill_counts
 from rrise.stages.calibrate import Scored, require_unseen, score
-from rrise.stages.contenders import FIXED, Certifiers, contenders, latency, open_certifiers
+from rrise.stages.contenders import FIXED, Certifiers, contenders, open_certifiers
 from rrise.stages.pass_contenders import open_passes, pass_contenders
+from rrise.stages.provenance import require_of
+from rrise.stages.timing import latency
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
-    from rrise.evaluation.comparison import CalibrationView, Comparison, EvaluateConfig
+    from rrise.evaluation.comparison import Comparison
+    from rrise.evaluation.contender import CalibrationView
     from rrise.evaluation.latency import Latency
+    from rrise.evaluation.settings import EvaluateConfig
     from rrise.stages.more_passes import MultiPass
     from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
@@ -74,12 +78,7 @@ def evaluate(
     certifiers = open_certifiers(bundles, rivals or {})
     network = with_training_images(open_classifier(classifier), seen or SeenConfig())
     for name, certifier in certifiers.by_name.items():
-        calibrated_on = certifier.bundle.provenance.get("classifier_sha256")
-        if calibrated_on != network.sha256:
-            raise ValueError(
-                f"classifier: expected the one that {name} was calibrated on, sha256 {calibrated_on}, got "
-                f"{network.sha256} in {classifier}. Name that classifier."
-            )
+        require_of(certifier.bundle, "classifier", network, classifier, name)
     images = splits.test
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
     require_unseen("test", images, used)
@@ -153,7 +152,8 @@ def _compare(
 ) -> tuple[Comparison, list[CalibrationView]]:
     from rrise.calibration.bounds import clopper_pearson
     from rrise.evaluation.baselines import check_streams
-    from rrise.evaluation.comparison import CalibrationView, compare
+    from rrise.evaluation.comparison import compare
+    from rrise.evaluation.contender import CalibrationView
     from rrise.targets.store import CountStore
     from rrise.targets.uris import within
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from rrise import _C
-from rrise.calibration.combined import combined_score, curve_at
+from rrise.calibration.combined import combined_score
+from rrise.calibration.curves import interpolated_down
 from rrise.evaluation.baselines import bounded
 from rrise.image_set import image_ids
 from rrise.runtime.bundle import BundleError
 from rrise.runtime.certifier import ROWS, engine_logits, open_bundle
 from rrise.runtime.engines.protocol import EngineOptions
-from rrise.stages.monte_carlo import NoisyImages
+from rrise.stages.service import noisy_source
 from rrise.targets.noise import EXTRA
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rrise.runtime.certificates import Certificates
     from rrise.runtime.engines import Engine
     from rrise.runtime.signature import KeySource
-    from rrise.targets.passes import Classifier
+    from rrise.stages.monte_carlo import NoisyImages
 
 
 @final
@@ -41,17 +42,9 @@ class MultiPass:
         One that says ``extra_passes``.
     engine : Engine
         The bundle's.
-    classifier : callable
-        The base classifier that the calibration counts are of, as for :func:`rrise.targets.sampling.sample_counts`.
-    seed : int, optional
-        Of the noise, below 2^64; equal images get equal noise. It must be unknown to whoever chooses the images, so
-        without one a secret one is made.
-    sampler : str
-        As at calibration.
-    batch : int
-        Draws of one forward pass at most.
-    device, threads
-        As for :func:`rrise.targets.sampling.sample_counts`.
+    source : NoisyImages
+        The base classifier that the calibration counts are of, as :func:`rrise.stages.service.noisy_source` gives it.
+        Equal images get equal noise, so its seed must be unknown to whoever chooses the images.
 
     Raises
     ------
@@ -59,29 +52,15 @@ class MultiPass:
         If the bundle's curve is one of q alone, or was calibrated with another sampler.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        engine: Engine,
-        classifier: Classifier,
-        *,
-        seed: int | None = None,
-        sampler: str = "grid",
-        batch: int = 250,
-        device: str = "cpu",
-        threads: int | None = 1,
-    ) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, source: NoisyImages) -> None:
         self.bundle = bundle
         self.extra = require_extra(bundle)
-        calibrated = bundle.provenance.get("sampler", sampler)
-        if calibrated != sampler:
+        calibrated = bundle.provenance.get("sampler", source.sampler)
+        if calibrated != source.sampler:
             raise BundleError(
-                f"bundle: expected sampler {calibrated!r} as at calibration, got {sampler!r}. Use that one."
+                f"bundle: expected sampler {calibrated!r} as at calibration, got {source.sampler!r}. Use that one."
             )
-        self._engine, self._classifier = engine, classifier
-        self._seed = secrets.randbits(64) if seed is None else seed
-        self._noise: dict[str, Any] = {"sampler": sampler, "batch": min(batch, self.extra.m), "device": device}
-        self._noise["threads"] = threads
+        self._engine, self._source = engine, replace(source, batch=min(source.batch, self.extra.m))
 
     @classmethod
     def load(
@@ -97,25 +76,19 @@ class MultiPass:
     ) -> MultiPass:
         """Return the certifier of a bundle folder and of the classifier, a folder of `rrise train` or an ONNX file.
 
+        The seed of the noise is a secret one unless it is given.
+
         Raises
         ------
         BundleError
-            As `Certifier.load`; if its curve is one of q alone; if it was calibrated on another classifier.
+            As `Certifier.load`; if its curve is one of q alone.
+        ValueError, FileNotFoundError
+            If the classifier is another one than the bundle's, or is not there.
         """
-        from rrise.targets.passes import prepare_classifier
-        from rrise.training.networks import open_classifier
-
         loaded, engine = open_bundle(bundle, None, options or EngineOptions(), public_key)
-        network, facts = open_classifier(classifier), loaded.provenance
-        if network.sha256 != facts.get("classifier_sha256"):
-            raise BundleError(
-                f"bundle: expected the classifier with sha256 {facts.get('classifier_sha256')}, got {network.sha256} "
-                f"in {classifier}. The guarantee holds for the one that was calibrated on."
-            )
-        precision, compiled = str(facts.get("precision", "float32")), bool(facts.get("compiled", False))
-        run = prepare_classifier(network.module, device, precision, compiled)
-        sampler = str(facts.get("sampler", "grid"))
-        return cls(loaded, engine, run, seed=seed, sampler=sampler, device=device, threads=threads)
+        require_extra(loaded)
+        source = noisy_source(loaded, classifier, seed=seed, batch=250, device=device, threads=threads)
+        return cls(loaded, engine, source)
 
     @property
     def statement(self) -> str:
@@ -134,9 +107,7 @@ class MultiPass:
         Certificates
             ``q`` is the combined score q_m, ``evaluations`` is m.
         """
-        noisy = NoisyImages(
-            self._classifier, images, image_ids(images), self.bundle.sigma, seed=self._seed, **self._noise
-        )
+        noisy = replace(self._source, images=images, ids=image_ids(images))
         return self.from_counts(images, noisy.counts(self.extra.m, EXTRA))
 
     def from_counts(self, images: NDArray[np.uint8], counts: NDArray[Any]) -> Certificates:
@@ -155,9 +126,10 @@ class MultiPass:
             )
         agreeing = np.where(label >= 0, counts[np.arange(len(label)), np.maximum(label, 0)], 0).astype(np.int64)
         score = combined_score(q, agreeing, self.extra.m, self.extra.kappa)
-        curve = self.bundle.curve
+        knots = self.bundle.curve.knots_q, self.bundle.curve.knots_p
+        p_lower = np.array([0.0 if np.isnan(each) else interpolated_down(*knots, each) for each in score.tolist()])
         evaluations = np.full(len(label), self.extra.m, dtype=np.int64)
-        return bounded(label, curve_at(curve.knots_q, curve.knots_p, score), score, evaluations, self.bundle.sigma)
+        return bounded(label, p_lower, score, evaluations, self.bundle.sigma)
 
     def answers(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the surrogate's labels int64[B], -1 where it has none, and their probabilities q float64[B]."""

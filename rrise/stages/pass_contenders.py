@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rrise.data import ImageSet
-    from rrise.evaluation.comparison import Contender
+    from rrise.evaluation.contender import Contender
     from rrise.stages.monte_carlo import NoisyImages
     from rrise.stages.more_passes import MultiPass
 
@@ -67,26 +67,20 @@ def pass_contenders(
         Class counts of the streams extra, selection and estimation. Who needs fewer draws takes a random part, of the
         extra ones a part of those that the next larger m takes; in law that is what draws of its own would have given.
     """
-    from rrise.evaluation.baselines import cohen_certify, cohen_select
-    from rrise.evaluation.comparison import BUDGET, PASSES, Contender
+    from rrise.evaluation.contender import BUDGET, PASSES, Contender, fixed_budget
     from rrise.evaluation.thinning import thinned
 
     rng, left = np.random.default_rng([seed, _THINNING]), counts["extra"]
     found: list[Contender] = []
     for name, certifier in reversed(list(passes.items())):
-        left, calibration = thinned(left, certifier.extra.m, rng), certifier.bundle.calibration
-        answers, error = certifier.from_counts(images.images, left), calibration.beta + calibration.gamma
-        label = certifier.answers(images.images)[0]
+        left, error = thinned(left, certifier.extra.m, rng), certifier.bundle.calibration.error
+        answers, label = certifier.from_counts(images.images, left), certifier.answers(images.images)[0]
         found.insert(0, Contender(name, answers, label, error, certifier.statement, role=PASSES))
     most = int(counts["estimation"][0].sum())
     for name, (first, n) in budgets(passes, most, n_selection).items():
         selection, estimation = thinned(counts["selection"], first, rng), thinned(counts["estimation"], n, rng)
-        answers = cohen_certify(selection, estimation, alpha=alpha, sigma=next(iter(passes.values())).bundle.sigma)
-        statement = (
-            f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise (Cohen et "
-            f"al. 2019): {first} draws pick the class, {n} others bound it."
-        )
-        found.append(Contender(name, answers, cohen_select(selection), alpha, statement, role=BUDGET))
+        sigma = next(iter(passes.values())).bundle.sigma
+        found.append(fixed_budget(name, selection, estimation, alpha=alpha, sigma=sigma, role=BUDGET))
     return found
 
 

@@ -116,8 +116,8 @@ def _lines(
     found: Probe,
     missing: int,
 ) -> list[str]:
-    from rrise.evaluation.comparison import EvaluateConfig
     from rrise.evaluation.metrics import break_even
+    from rrise.evaluation.settings import EvaluateConfig
 
     draws = found.evaluations / found.images
     shards = manifest.shards

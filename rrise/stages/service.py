@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from rrise.stages.monte_carlo import NoisyImages, certify_adaptive, certify_fixed
+from rrise.stages.provenance import as_calibrated, require_of
 from rrise.targets.noise import AUDIT
 
 if TYPE_CHECKING:
@@ -48,25 +49,17 @@ def noisy_source(
     FileNotFoundError
         If there is none.
     """
-    from rrise.targets.passes import prepare_classifier
     from rrise.training.networks import open_classifier
 
     network = open_classifier(classifier)
-    facts = bundle.provenance
-    wanted = facts.get("classifier_sha256")
-    if network.sha256 != wanted:
-        raise ValueError(
-            f"classifier: expected the one that the bundle was calibrated on, sha256 {wanted}, got {network.sha256} "
-            f"in {classifier}. Name that classifier."
-        )
-    run = prepare_classifier(network.module, device, facts.get("precision", "float32"), facts.get("compiled", False))
+    require_of(bundle, "classifier", network, classifier)
     return NoisyImages(
-        run,
+        as_calibrated(bundle, network, device),
         np.empty((0, 1, 1), np.uint8),
         np.empty(0, np.uint64),
         bundle.sigma,
         seed=secrets.randbits(64) if seed is None else seed,
-        sampler=facts.get("sampler", "grid"),
+        sampler=str(bundle.provenance.get("sampler", "grid")),
         batch=batch,
         device=device,
         threads=threads,

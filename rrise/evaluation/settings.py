@@ -1,0 +1,50 @@
+"""The options of the stage that compares certifiers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How the certifiers of one test set are compared."""
+
+    radii: tuple[float, ...] = field(
+        default=(0.0, 0.1, 0.2, 0.3, 0.5, 0.7),
+        metadata={"help": "radii at which certified accuracy is tabulated, ℓ2 of [0, 1] pixels"},
+    )
+    alpha: float = field(
+        default=0.0, metadata={"help": "failure probability of a Monte Carlo certificate; 0 means beta + gamma"}
+    )
+    n_selection: int = field(default=100, metadata={"help": "noisy draws an image that pick Monte Carlo's class"})
+    decline: float = field(
+        default=0.01, metadata={"help": "share of the radius that an input-specific budget may give up to save draws"}
+    )
+    tolerance: float = field(
+        default=0.01, metadata={"help": "adaptive stopping ends when the radius is known to this, ℓ2 of [0, 1] pixels"}
+    )
+    n_reference: int = field(default=10_000, metadata={"help": "noisy draws an image that check the bounds"})
+    latency_images: int = field(default=20, metadata={"help": "test images whose certificates are timed"})
+    latency_repeats: int = field(default=3, metadata={"help": "times each of them is timed"})
+
+    def __post_init__(self) -> None:
+        if not self.radii or any(not (math.isfinite(r) and r >= 0) for r in self.radii):
+            raise ValueError(f"radii: expected one or more finite radii >= 0, got {self.radii}. Try 0.0 0.1 0.2.")
+        if list(self.radii) != sorted(set(self.radii)):
+            raise ValueError(f"radii: expected increasing radii, got {self.radii}. Sort them and drop repeats.")
+        if not 0 <= self.alpha < 1:
+            raise ValueError(f"alpha: expected 0 (for beta + gamma) or a value below 1, got {self.alpha}. Try 0.05.")
+        if not 0 <= self.decline < 1:
+            raise ValueError(f"decline: expected a share of the radius in [0, 1), got {self.decline}. Try 0.01.")
+        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
+            raise ValueError(f"tolerance: expected a length of at least 0, got {self.tolerance}. Try 0.01.")
+        for name in ("n_selection", "n_reference", "latency_images", "latency_repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")
+
+    def draws(self, n: int, passes: Sequence[int] = ()) -> dict[str, int]:
+        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates."""
+        extra = {"extra": max(passes)} if passes else {}
+        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference} | extra
