@@ -75,27 +75,31 @@ TARGETS: dict[str, Check] = {"document": document, "engine": engine, "json_text"
 def _bundle(data: bytes) -> str | None:
     from rrise import _C
     from rrise.runtime.bundle import BundleError, parse_bundle
+    from rrise.runtime.levels_schema import LevelsBundle
 
     try:
         bundle = parse_bundle(data)
     except BundleError as error:
         return _named(error, "bundle: expected ")
-    q, p = bundle.curve.knots_q, bundle.curve.knots_p
-    assert q[0] == 0.0, q
-    assert q[-1] == 1.0, q
-    assert (np.diff(q) > 0).all(), q
-    assert len(p) == len(q)
-    assert ((p >= 0) & (p <= 1)).all(), p
-    assert 0 < bundle.sigma < math.inf, bundle.sigma
     assert not set(bundle.engine.file) & set("/\\\0"), bundle.engine.file
     assert bundle.engine.file not in (".", "..", "bundle.json", "bundle.sig"), bundle.engine.file
     assert all(text.isprintable() for text in (bundle.statement, bundle.limits, *bundle.engine.classes))
+    several = isinstance(bundle, LevelsBundle)
+    curves, sigmas = (bundle.curves, bundle.sigmas) if several else ((bundle.curve,), (bundle.sigma,))
     logits = np.array([[0.0, 0.0], [1.0, -1.0], [50.0, -50.0], [np.nan, 0.0]])
-    label, _, p_lower, radius = _C.certify(logits, q, p, bundle.sigma)
-    assert label[3] == -1, label
-    assert (p_lower <= p.max()).all(), p_lower
-    assert np.isfinite(radius).all(), radius
-    assert (radius >= 0).all(), radius
+    for curve, sigma in zip(curves, sigmas, strict=True):
+        q, p = curve.knots_q, curve.knots_p
+        assert q[0] == 0.0, q
+        assert q[-1] == 1.0, q
+        assert (np.diff(q) > 0).all(), q
+        assert len(p) == len(q)
+        assert ((p >= 0) & (p <= 1)).all(), p
+        assert 0 < sigma < math.inf, sigma
+        label, _, p_lower, radius = _C.certify(logits, q, p, sigma)
+        assert label[3] == -1, label
+        assert (p_lower <= p.max()).all(), p_lower
+        assert np.isfinite(radius).all(), radius
+        assert (radius >= 0).all(), radius
     return None
 
 

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 from onnx import ModelProto, TensorProto, helper, numpy_helper  # noqa: E402
-from reference_engines import FLOAT, bundle_content, canonical, linear_engine, model  # noqa: E402
+from reference_engines import FLOAT, bundle_content, canonical, levels_content, linear_engine, model  # noqa: E402
 
 WEIGHTS = np.eye(4, 3, dtype=np.float32)
 W = numpy_helper.from_array(WEIGHTS, "W")
@@ -37,6 +37,11 @@ def documents() -> dict[str, bytes]:
         assert old in text
         return text.replace(old, new).encode(errors="surrogatepass")
 
+    def of_levels(**changes: Any) -> bytes:
+        return canonical(levels_content(ENGINE, **changes))
+
+    curve = bundle_content(ENGINE)["curve"]
+    bins = [{"start": 0.0, "images": 500, "rank": 400, "t": 0.1}]
     files = {
         "engine-above": "../engine.onnx",
         "engine-absolute": "/etc/passwd",
@@ -82,6 +87,16 @@ def documents() -> dict[str, bytes]:
         "long-key": sealed(**{"k" * 900: 1}),
         "another-spelling": json.dumps(json.loads(text)).encode(),
         "wrong-seal": spelled('"sigma": 0.5', '"sigma": 5.5'),
+        "levels": of_levels(),
+        "levels-in-a-bundle": sealed(engine__sigmas=[0.25, 0.5]),
+        "levels-falling": of_levels(engine__sigmas=[0.5, 0.25]),
+        "levels-of-one": of_levels(engine__sigmas=[0.5], curves=[curve]),
+        "levels-seventeen": of_levels(engine__sigmas=[i / 4 for i in range(1, 18)], curves=[curve] * 17),
+        "levels-without-a-curve": of_levels(curves=[curve]),
+        "levels-above-the-cap": of_levels(curves=[curve, curve | {"knots_p": [0.0, 0.1, 0.55, 0.993]}]),
+        "levels-with-a-sigma": of_levels(sigma=0.5),
+        "levels-with-bins": of_levels(calibration__bins=bins),
+        "levels-among-certified": of_levels(calibration__guarantee="certified"),
         "unknown-format": sealed(format="rrise-bundle/999"),
         "foreign-kind": sealed(engine__kind="os:system"),
         "python-object": b"cos\nsystem\n(S'true'\ntR.",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rrise.runtime.bundle import BundleError
     from rrise.runtime.certificates import ABSTAIN, Certificate, Certificates
     from rrise.runtime.certifier import Certifier
+    from rrise.runtime.multi_sigma import ChosenCertificates, MultiSigma
     from rrise.stages.more_passes import MultiPass
     from rrise.targets.sampling import sample_counts
 
@@ -38,9 +39,11 @@ _HOME = {
     "Certificate": "rrise.runtime.certificates",
     "Certificates": "rrise.runtime.certificates",
     "Certifier": "rrise.runtime.certifier",
+    "ChosenCertificates": "rrise.runtime.multi_sigma",
     "Fallback": "rrise.audit.fallback",
     "ImageSet": "rrise.data",
     "MultiPass": "rrise.stages.more_passes",
+    "MultiSigma": "rrise.runtime.multi_sigma",
     "Recipe": "rrise.recipe",
     "calibrate": "rrise.calibration.conformal",
     "clopper_pearson": "rrise.calibration.bounds",
@@ -58,9 +61,11 @@ __all__ = [  # include_dir and the keys of _HOME, spelled out for type checkers
     "Certificate",
     "Certificates",
     "Certifier",
+    "ChosenCertificates",
     "Fallback",
     "ImageSet",
     "MultiPass",
+    "MultiSigma",
     "Recipe",
     "calibrate",
     "clopper_pearson",

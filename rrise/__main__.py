@@ -149,7 +149,14 @@ def _parser() -> argparse.ArgumentParser:
         "export the surrogate to an engine of one runtime and precision, checked against torch",
         "rrise export --surrogate runs/a/surrogate --out runs/a/engine-int8 --engine openvino --precision int8",
     )
-    folder(export, "--surrogate", "folder written by `rrise fit`")
+    export.add_argument(
+        "--surrogate",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folder written by `rrise fit`; several, each of another sigma: one engine that answers for all",
+    )
     folder(export, "--out", "where the engine goes")
     add_options(export, ExportConfig)
     add_options(export, PlanConfig, "plan.")
@@ -162,9 +169,19 @@ def _parser() -> argparse.ArgumentParser:
         "--out runs/a/bundles",
     )
     folder(calibrate, "--engine", "folder written by `rrise export`")
-    calibrate.add_argument("--counts", required=True, metavar="URI", help="counts of the calibration split")
     calibrate.add_argument(
-        "--profile", metavar="URI", help="counts of the train (or profile) split, for the scaled curve's shape"
+        "--counts",
+        nargs="+",
+        required=True,
+        metavar="URI",
+        help="counts of the calibration split, at each sigma of the engine",
+    )
+    calibrate.add_argument(
+        "--profile",
+        nargs="+",
+        default=[],
+        metavar="URI",
+        help="counts of the train (or profile) split, for the scaled curve's shape, at each sigma",
     )
     folder(calibrate, "--out", "where the bundles go: one folder for each curve")
     add_options(calibrate, CalibrateConfig)

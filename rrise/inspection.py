@@ -24,7 +24,8 @@ DOCUMENTS = {
 def describe(artifact: Path, *, as_json: bool = False, public_key: Path | None = None) -> str:
     """Return a description of a bundle, engine, classifier, surrogate or counts folder.
 
-    A bundle is verified as :func:`rrise.runtime.load_bundle` does; of the others the document is shown.
+    A bundle, of one sigma or several, is verified as :func:`rrise.runtime.load_bundle` does; of the others the document
+    is shown.
     With a public key it must be a bundle, signed by that key.
 
     Raises

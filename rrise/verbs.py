@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 
@@ -75,7 +76,8 @@ def export(arguments: argparse.Namespace) -> None:
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, plan = read_options(arguments, ExportConfig), read_options(arguments, PlanConfig, "plan.")
-    _timed(lambda: stages.export(splits.train, config, plan, arguments.surrogate, arguments.out))
+    surrogate, *more = arguments.surrogate
+    _timed(lambda: stages.export(splits.train, config, plan, surrogate, arguments.out, *more))
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
@@ -84,30 +86,42 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
     config, options = read_options(arguments, CalibrateConfig), read_options(arguments, EngineOptions)
-    places = (arguments.engine, arguments.counts, arguments.profile, arguments.out)
-    _timed(lambda: stages.calibrate(splits, config, *places, options=options))
+    counts, profiles, out = arguments.counts, arguments.profile, arguments.out
+    if len(counts) > 1:
+        several = (splits, config, arguments.engine, counts, profiles, out)
+        _timed(lambda: stages.calibrate_levels(*several, options=options))
+        return
+    if len(profiles) > 1:
+        raise ValueError(f"profile: expected counts at one sigma, as --counts, got {len(profiles)}. Give as many.")
+    profile = profiles[0] if profiles else None
+    _timed(lambda: stages.calibrate(splits, config, arguments.engine, counts[0], profile, out, options=options))
 
 
 def certify(arguments: argparse.Namespace) -> None:
     """Print the certificates of images."""
     from rrise.data import read_images
+    from rrise.runtime.bundle import read_files
     from rrise.runtime.certificates import ABSTAIN
     from rrise.runtime.certifier import Certifier
+    from rrise.runtime.levels_schema import LevelsBundle
+    from rrise.runtime.multi_sigma import MultiSigma
 
-    options = vars(read_options(arguments, EngineOptions))
-    certifier = Certifier.load(arguments.bundle, **options, public_key=arguments.public_key)
+    options = vars(read_options(arguments, EngineOptions)) | {"public_key": arguments.public_key}
+    several = isinstance(read_files(arguments.bundle, arguments.public_key)[1], LevelsBundle)
+    certifier = MultiSigma.load(arguments.bundle, **options) if several else Certifier.load(arguments.bundle, **options)
     names, images = read_images(arguments.images)
-    certificates = certifier(images)
+    rows = [{"image": name, **row} for name, row in zip(names, certifier(images).to_rows(), strict=True)]
     if arguments.json:
-        rows = [{"image": name, **row} for name, row in zip(names, certificates.to_rows(), strict=True)]
-        print(json.dumps({"statement": certifier.statement, "sigma": certifier.sigma, "certificates": rows}, indent=1))
+        sigma = {"sigmas": certifier.sigmas} if isinstance(certifier, MultiSigma) else {"sigma": certifier.sigma}
+        print(json.dumps({"statement": certifier.statement, **sigma, "certificates": rows}, indent=1))
         return
     width = max(map(len, ["image", *names]))
-    print(f"{'image':<{width}} {'label':>12} {'radius':>8} {'p >=':>8} {'q':>8}")
-    columns = (certificates.label, certificates.radius, certificates.p_lower, certificates.q)
-    for name, label, radius, p_lower, q in zip(names, *columns, strict=True):
+    print(f"{'image':<{width}} {'label':>12} {'radius':>8} {'p >=':>8} {'q':>8}" + f" {'sigma':>6}" * several)
+    for row in rows:
+        label = int(row["label"] or 0)
         answer = "abstain" if label == ABSTAIN else certifier.classes[label]
-        print(f"{name:<{width}} {answer:>12} {radius:>8.4f} {p_lower:>8.4f} {q:>8.4f}")
+        numbers = " ".join(f"{math.nan if row[key] is None else row[key]:>8.4f}" for key in ("radius", "p_lower", "q"))
+        print(f"{row['image']:<{width}} {answer:>12} {numbers}" + f" {row.get('sigma') or '':>6}" * several)
     print(f"\nradius: ℓ2, pixels in [0, 1]. {certifier.statement}\n{certifier.bundle.limits}")
 
 

@@ -95,6 +95,10 @@ def bundle_content(engine: bytes, /, **changes: Any) -> dict[str, Any]:
         "provenance": {"classifier": "0" * 64, "versions": {"rrise": "0.1.0"}, "seed": 7},
         "reference": {"runtime": "", "device": "", "logits": [], "tolerance": 0.001},
     }
+    return _changed(content, changes)
+
+
+def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for path, value in changes.items():
         *sections, key = path.split("__")
         target = content
@@ -102,6 +106,24 @@ def bundle_content(engine: bytes, /, **changes: Any) -> dict[str, Any]:
             target = target[section]
         target[key] = value
     return sealed(content)
+
+
+def levels_content(engine: bytes, /, **changes: Any) -> dict[str, Any]:
+    """A valid bundle.json of two noise levels for an engine of 2 × 3 logits, written without rrise."""
+    content = bundle_content(engine)
+    curve = content.pop("curve")
+    del content["sigma"]
+    content["format"] = "rrise-levels/1"
+    content["engine"]["sigmas"] = [0.25, 0.5]
+    content["curves"] = [curve, curve | {"knots_p": [0.0, 0.3, 0.7, 0.98]}]
+    return _changed(content, changes)
+
+
+def write_levels(folder: Path, engine: bytes, /, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_bytes(canonical(levels_content(engine, **changes)))
+    (folder / "engine.onnx").write_bytes(engine)
+    return folder
 
 
 def write_bundle(folder: Path, engine: bytes, /, **changes: Any) -> Path:

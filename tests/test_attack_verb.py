@@ -13,7 +13,7 @@ from rrise.__main__ import main
 from rrise.data import Splits
 from rrise.evaluation.attack_config import AttackConfig
 from rrise.runtime import load_bundle
-from rrise.runtime.bundle import save_bundle
+from rrise.runtime.bundle_writing import save_bundle
 
 Finished = tuple[Path, list[str]]
 CONFIG = AttackConfig(images=12, steps=8, draws=4, halvings=3, n=200, threads=1)

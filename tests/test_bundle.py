@@ -398,7 +398,7 @@ def test_files_beyond_the_limits_are_refused_unread(name: str, limit: int, tmp_p
         pytest.param({"provenance": {1: "a", "1": "b"}}, "", id="provenance keys"),
         pytest.param({"engine_spec": engine_spec(OTHER)}, "with sha256 .* only for the calibrated engine", id="engine"),
         pytest.param({"engine_spec": {}}, "a field 'kind', got none", id="no specification"),
-        pytest.param({"calibration": {}}, "a field 'beta', got none", id="no calibration"),
+        pytest.param({"calibration": {}}, "a field 'knots_q', got none", id="no calibration"),
     ],
 )
 def test_nothing_is_written_if_anything_is_wrong(changes: dict, message: str, tmp_path: Path) -> None:

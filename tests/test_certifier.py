@@ -258,7 +258,7 @@ def test_another_engine_is_refused(folder: Path, tmp_path: Path) -> None:
         pytest.param(
             linear_engine(WEIGHTS, BIAS, (1, 4, 1)), "images .1, 2, 2. as recorded, got 3 of .1, 4, 1.", id="shape"
         ),
-        pytest.param(linear_engine(WEIGHTS[:, :2], BIAS[:2]), "3 classes .* got 2", id="classes"),
+        pytest.param(linear_engine(WEIGHTS[:, :2], BIAS[:2]), "3 logits .* got 2", id="classes"),
     ],
 )
 def test_a_bundle_around_another_network_is_refused(engine: bytes, message: str, tmp_path: Path) -> None:

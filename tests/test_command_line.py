@@ -12,7 +12,7 @@ import pytest
 from reference_engines import engine_spec, linear_engine, write_bundle
 
 from rrise.__main__ import main
-from rrise.runtime.bundle import save_bundle
+from rrise.runtime.bundle_writing import save_bundle
 
 VERBS = (
     "run",

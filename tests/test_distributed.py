@@ -169,7 +169,7 @@ def test_a_worker_whose_process_is_broken_is_restarted_and_costs_no_shard(cluste
     finally:
         job.fault("slow", on=False)
     same(out, truth)
-    failures = [row for row in log(out) if row["event"] == "failure"]
+    failures = [row for row in log(out) if row["event"] == "failure" and "broken for good" in row["error"]]
     assert [row["worker"] for row in failures] == [failures[0]["worker"]] * 3, complained
     assert "failed 3 times in a row; it is restarted" in str(log(out))
 
@@ -177,11 +177,15 @@ def test_a_worker_whose_process_is_broken_is_restarted_and_costs_no_shard(cluste
 @pytest.mark.slow
 def test_a_stopped_worker_is_replaced(cluster, job, truth, tmp_path):
     out = tmp_path / "out"
-    process = job.start(out, *on(cluster, "--workers", "2", "--patience", "3"))
-    started(process, out)
-    stopped = actors()[0]
-    os.kill(stopped, signal.SIGSTOP)
-    wait_for(lambda: stopped not in actors(), "end of the stopped worker")
+    job.fault("slow")  # and small shards: far more work is left than the ten shards' time that silence is borne
+    try:
+        process = job.start(out, *on(cluster, "--workers", "2", "--patience", "3", "--shard-size", "1"))
+        started(process, out)
+        stopped = actors()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        wait_for(lambda: stopped not in actors(), "end of the stopped worker")
+    finally:
+        job.fault("slow", on=False)
     complained = ended(process)
     assert str(log(out)).count("has been silent for too long; it is replaced") == 1, complained
     same(out, truth)

@@ -290,10 +290,8 @@ def test_open_a_folder_and_a_file(tmp_path: Path) -> None:
         pytest.param({"kind": "torch"}, "engine.json kind to be one of", id="kind"),
         pytest.param({"file": "../engine.onnx"}, "engine.json file to be the plain name", id="traversal"),
         pytest.param({"num_classes": 4}, "engine.json classes to be 4 names", id="classes"),
-        pytest.param(
-            {"input_shape": [1, 2, 3]}, "expected 3 classes of images .1, 2, 3.* as recorded, got", id="shape"
-        ),
-        pytest.param({"num_classes": 2, "classes": ["a", "b"]}, "expected 2 classes of images", id="K"),
+        pytest.param({"input_shape": [1, 2, 3]}, "expected 3 logits of images .1, 2, 3.* as recorded, got", id="shape"),
+        pytest.param({"num_classes": 2, "classes": ["a", "b"]}, "expected 2 logits of images", id="K"),
     ],
 )
 def test_an_engine_folder_that_lies_is_refused(tmp_path: Path, changes: dict, message: str) -> None:

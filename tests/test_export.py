@@ -131,7 +131,7 @@ def test_check_images_must_fit(
 
 
 def agreement(module: nn.Module, data: bytes) -> Agreement:
-    return agreement_with_torch(module, open_engine_bytes(data, "onnxruntime"), prepare_images(IMAGES, (1, 8, 8)))
+    return agreement_with_torch(module, open_engine_bytes(data, "onnxruntime"), prepare_images(IMAGES, (1, 8, 8)), 5)
 
 
 @pytest.mark.parametrize("scale", [1.001, float("nan")])
@@ -242,7 +242,7 @@ def test_lower_precision_changes_little_and_says_how_much(
     assert 0 < spec["mean_probability_error"] < spec["max_probability_error"]
     assert spec["same_labels"] > 0.85
     assert spec["checked_with"] == f"{kind} {engine.version}"
-    again = agreement_with_torch(network.module, engine, prepare_images(IMAGES, (1, 8, 8)))
+    again = agreement_with_torch(network.module, engine, prepare_images(IMAGES, (1, 8, 8)), 5)
     assert again.max_probability_error == pytest.approx(spec["max_probability_error"], rel=0.02)
     loud = [record for record in caplog.records if record.levelno >= 30]
     assert loud == []  # the quantiser's advice is not the user's

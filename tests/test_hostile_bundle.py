@@ -17,7 +17,7 @@ from reference_engines import FLOAT, linear_engine, model, write_bundle
 
 import rrise
 from rrise.inspection import describe
-from rrise.runtime import BundleError, Certifier, load_bundle
+from rrise.runtime import BundleError, Certifier, bundle_writing, load_bundle
 from rrise.runtime import bundle as bundle_module
 from rrise.runtime.documents import parse_json, read_file
 
@@ -68,6 +68,16 @@ DOCUMENTS = {  # tests/corpus/bundle/document -> what the refusal must say
     "long-key": r"expected 'k{79}\.\.\. \(902 characters\) to be absent",
     "another-spelling": "canonical form",
     "wrong-seal": "sha256 to be its content's",
+    "levels": r"one of a single sigma, got one of sigma = 0\.25, 0\.5 in .* Use rrise\.MultiSigma",
+    "levels-in-a-bundle": r"engine\.sigmas to be absent",
+    "levels-falling": r"engine\.sigmas to be 2 to 16 finite numbers above 0, strictly increasing",
+    "levels-of-one": r"engine\.sigmas to be 2 to 16 finite numbers",
+    "levels-seventeen": r"engine\.sigmas to be 2 to 16 finite numbers",
+    "levels-without-a-curve": r"curves to be 2 objects, one for each of engine\.sigmas",
+    "levels-above-the-cap": r"curves\[1\]\.knots_p to be at most \(beta/2\)\^\(1/n\) = 0\.992",
+    "levels-with-a-sigma": "expected sigma to be absent",
+    "levels-with-bins": r"calibration\.guarantee to be marginal or training-conditional, without bins",
+    "levels-among-certified": r"calibration\.guarantee to be marginal or training-conditional, without bins",
     "unknown-format": "format to be",
     "foreign-kind": r"engine\.kind to be one of",
     "python-object": "JSON in UTF-8",
@@ -433,7 +443,7 @@ def test_where_open_cannot_refuse_links(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_bundle(folder).engine.file == "engine.onnx"
     with pytest.raises(FileNotFoundError, match="expected a file"):
         read_file(tmp_path / "absent", 1, "test")
-    bundle_module._flush_folder(tmp_path)  # which Windows cannot: nothing is opened
+    bundle_writing._flush_folder(tmp_path)  # which Windows cannot: nothing is opened
     monkeypatch.setattr(os, "open", swapped_while_opened(folder / "engine.onnx", tmp_path / "secret" / "engine.onnx"))
     assert "expected engine.onnx to stay one file, got another while it was opened" in refusal(folder)
 

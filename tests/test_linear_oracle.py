@@ -17,7 +17,7 @@ from rrise.calibration.bounds import clopper_pearson
 from rrise.calibration.conformal import calibrate
 from rrise.data import image_ids
 from rrise.evaluation.baselines import cohen_certify
-from rrise.runtime.bundle import save_bundle
+from rrise.runtime.bundle_writing import save_bundle
 from rrise.runtime.certifier import Certifier
 from rrise.targets.noise import ESTIMATION, SELECTION
 from rrise.targets.sampling import sample_counts

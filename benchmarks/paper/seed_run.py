@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrise import stages
+from rrise.calibration.scored import Scored
 from rrise.data import Splits
 from rrise.evaluation.thinning import thinned
 from rrise.ledger import Ledger
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.runtime import open_engine
 from rrise.runtime.certifier import ROWS, engine_logits
-from rrise.stages.calibrate import Scored, score_counts
+from rrise.stages.calibrate import score_counts
 from rrise.targets.store import CountStore
 from rrise.training.networks import load_network
 from rrise.training.surrogate import FitConfig, fit_surrogate

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rrise.calibration.guarantees import CERTIFIED, MARGINAL, exact
 
 if TYPE_CHECKING:
+    from rrise.calibration.joint import JointCalibration
     from rrise.calibration.record import Calibration
 
 _CLAIM = "the noise-smoothed classifier g gives the returned label less than the returned lower bound"
@@ -26,6 +27,23 @@ def describe(calibration: Calibration) -> str:
     return (
         f"{_scope(c)} {_CLAIM}; {others}. This is a {c.guarantee} guarantee with beta = {c.beta:g}, gamma = "
         f"{c.gamma:g}{eta}, from n = {c.n} noisy draws an input; {_reached(c)}; {reach}."
+    )
+
+
+def describe_joint(calibration: JointCalibration) -> str:
+    """Return what curves of several sigma guarantee together, as :func:`describe` does for one."""
+    c = calibration
+    sigmas = ", ".join(f"{sigma:g}" for sigma in c.sigmas)
+    eta = "" if c.guarantee == MARGINAL else f", eta = {c.eta:g}"
+    reach = ", ".join(f"{max(knots_p):.6g}" for _, knots_p in c.curves)
+    return (
+        f"{_scope(c)} at one or more of sigma = {sigmas} the noise-smoothed classifier g of that sigma gives the label "
+        "returned for it less than the lower bound returned for it; for all others every bound is right, and so is the "
+        "one of the largest radius: where it exceeds 1/2, the label is that of g at the returned sigma, and g keeps it "
+        f"within the returned radius. This is a {c.guarantee} guarantee with beta = {c.beta:g} (shared evenly by the "
+        f"{len(c.sigmas)} bounds of an input), gamma = {c.gamma:g}{eta}, from n = {c.n} noisy draws an input and "
+        f"sigma; {c.curve} curves at rank {c.rank} of {c.images}{_weighted(c)}, t = {c.t:.6g}; the largest bounds "
+        f"are {reach}."
     )
 
 
@@ -51,7 +69,7 @@ def among_certified(error: float, certified: int, images: int) -> str:
     )
 
 
-def _scope(c: Calibration) -> str:
+def _scope(c: Calibration | JointCalibration) -> str:
     wrong = f"at most {100 * float(exact('beta', c.beta) + exact('gamma', c.gamma)):.6g}%"
     inputs = f"the {c.images} calibration inputs"
     if c.guarantee == MARGINAL:
@@ -61,7 +79,7 @@ def _scope(c: Calibration) -> str:
                 f"images within a class are unchanged, exchangeable with those of the class among {inputs}, a new "
                 f"input has a chance of {wrong} that"
             )
-        within = f", whichever of the curve's {len(c.bins)} bins of q it falls in," if c.bins else ""
+        within = f", whichever of the curve's {_bins(c)} bins of q it falls in," if _bins(c) else ""
         return (
             f"On average over calibration sets, a new input exchangeable with {inputs}{within} has a chance of {wrong} "
             "that"
@@ -69,7 +87,7 @@ def _scope(c: Calibration) -> str:
     sure = f"With confidence {float(1 - exact('eta', c.eta)):.6g} over the draw of {inputs}, {wrong} of"
     if c.guarantee == CERTIFIED:
         return f"{sure} the certificates issued for new inputs drawn independently from their source are such that"
-    within = f" within each of the curve's {len(c.bins)} bins of q at once" if c.bins else ""
+    within = f" within each of the curve's {_bins(c)} bins of q at once" if _bins(c) else ""
     return f"{sure} new inputs drawn independently from their source{within} are such that"
 
 
@@ -82,9 +100,16 @@ def _reached(c: Calibration) -> str:
             f"{c.curve} curve at t = {c.t:.6g}, the lowest of a fixed sequence, which certifies {c.certified} of "
             f"{c.images} calibration inputs, {c.images - c.rank} of them above their own bound"
         )
-    weighted = ""
-    if c.priors:
-        shown = ", ".join(f"{p:g}" for p in c.priors[:_MOST_PRIORS])
-        more = f" and {len(c.priors) - _MOST_PRIORS} more" if len(c.priors) > _MOST_PRIORS else ""
-        weighted = f", inputs weighted for priors {shown}{more} (worth {c.effective:.1f} inputs of one weight)"
-    return f"{c.curve} curve at rank {c.rank} of {c.images}{weighted}, t = {c.t:.6g}"
+    return f"{c.curve} curve at rank {c.rank} of {c.images}{_weighted(c)}, t = {c.t:.6g}"
+
+
+def _bins(c: Calibration | JointCalibration) -> int:
+    return len(getattr(c, "bins", ()))
+
+
+def _weighted(c: Calibration | JointCalibration) -> str:
+    if not c.priors:
+        return ""
+    shown = ", ".join(f"{p:g}" for p in c.priors[:_MOST_PRIORS])
+    more = f" and {len(c.priors) - _MOST_PRIORS} more" if len(c.priors) > _MOST_PRIORS else ""
+    return f", inputs weighted for priors {shown}{more} (worth {c.effective:.1f} inputs of one weight)"

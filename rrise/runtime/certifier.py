@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rrise.runtime.bundle_schema import Bundle
     from rrise.runtime.certificates import Certificates
     from rrise.runtime.engines.protocol import Engine
+    from rrise.runtime.levels_schema import LevelsBundle
     from rrise.runtime.signature import KeySource
 
 ROWS = 1024
@@ -214,24 +215,49 @@ def open_bundle(
         As `Certifier.load`.
     """
     loaded, data = read_bundle(bundle, public_key)
-    spec = loaded.engine
-    try:
-        if of is not None and loaded.sha256 != of.sha256:
-            raise BundleError(
-                f"bundle: expected the bundle with sha256 {of.sha256} that the parent process loaded, got "
-                f"{loaded.sha256} in {bundle}. Load it anew."
-            )
-        if engine is not None:
+    require_same(loaded, of, bundle)
+    if engine is not None:
+        try:
             data = read_engine(engine)[1]
-            if sha256_of(data) != spec.sha256:
-                raise BundleError(
-                    f"bundle: expected an engine with sha256 {spec.sha256}, got {sha256_of(data)} in {engine}. "
-                    "The guarantee holds only for the calibrated engine; re-run rrise calibrate."
-                )
+        except (OSError, ValueError) as error:
+            raise _refused(error) from None
+        if sha256_of(data) != loaded.engine.sha256:
+            raise BundleError(
+                f"bundle: expected an engine with sha256 {loaded.engine.sha256}, got {sha256_of(data)} in {engine}. "
+                "The guarantee holds only for the calibrated engine; re-run rrise calibrate."
+            )
+    return loaded, opened_engine(loaded, data, options)
+
+
+def require_same(loaded: Bundle | LevelsBundle, of: Bundle | LevelsBundle | None, folder: str | Path) -> None:
+    """Raise BundleError if a folder no longer holds the bundle that it held in the parent process."""
+    if of is not None and loaded.sha256 != of.sha256:
+        raise BundleError(
+            f"bundle: expected the bundle with sha256 {of.sha256} that the parent process loaded, got {loaded.sha256} "
+            f"in {folder}. Load it anew."
+        )
+
+
+def opened_engine(bundle: Bundle | LevelsBundle, data: bytes, options: EngineOptions) -> Engine:
+    """Return the engine of verified bytes, if it is as the bundle says and answers as it did at calibration.
+
+    Raises
+    ------
+    BundleError
+        If it does not.
+    ImportError
+        If its runtime is not installed.
+    """
+    spec = bundle.engine
+    try:
         opened = open_engine_bytes(data, spec.kind, precision=spec.precision, options=options)
         check_engine(opened, spec)
-        if loaded.reference is not None:
-            loaded.reference.check(opened)
+        if bundle.reference is not None:
+            bundle.reference.check(opened)
     except (OSError, ValueError) as error:
-        raise BundleError(f"bundle: {str(error).removeprefix('engine: ').removeprefix('bundle: ')}") from None
-    return loaded, opened
+        raise _refused(error) from None
+    return opened
+
+
+def _refused(error: Exception) -> BundleError:
+    return BundleError(f"bundle: {str(error).removeprefix('engine: ').removeprefix('bundle: ')}")

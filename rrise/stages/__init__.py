@@ -9,6 +9,7 @@ from rrise.data import load_splits
 from rrise.stages.attack import attack
 from rrise.stages.build import fit, sample, train
 from rrise.stages.calibrate import DEPLOYED, calibrate
+from rrise.stages.calibrate_levels import calibrate_levels
 from rrise.stages.engines import engines
 from rrise.stages.evaluate import evaluate
 from rrise.stages.export import export
@@ -19,6 +20,7 @@ __all__ = [
     "DEPLOYED",
     "attack",
     "calibrate",
+    "calibrate_levels",
     "engines",
     "evaluate",
     "export",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rrise.calibration.scored import Scored
 from rrise.stages.build import require_counts_of
 from rrise.stages.whole import whole_folder
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
     from rrise.runtime.bundle_schema import ExtraPasses
     from rrise.runtime.engines import Engine, EngineOptions
+    from rrise.targets.manifest import Manifest
     from rrise.targets.store import CountStore
 
 
@@ -36,23 +37,6 @@ DEPLOYED = "scaled"
 """The curve whose result is stated and that more passes are calibrated for, if it is among those made."""
 _THINNING = 3
 """Second part of the seed by which a point's m draws are picked out of its n; the first is that of the noise."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """What an engine says of images, beside how often the classifier said the same under noise.
-
-    Parameters
-    ----------
-    q : float64[N]
-        Top probability; NaN where the engine's logits are not finite.
-    k, n : int64[N]
-        Draws that agree with the engine's label (0 where it has none), and all draws.
-    """
-
-    q: NDArray[np.float64]
-    k: NDArray[np.int64]
-    n: NDArray[np.int64]
 
 
 def score(engine: Engine, images: ImageSet, store: CountStore, rows: int = 1) -> Scored:
@@ -106,14 +90,13 @@ def calibrate(
     """
     from rrise.calibration.combined import describe_passes
     from rrise.calibration.conformal import calibrate as calibrated
-    from rrise.runtime.bundle import save_bundle
+    from rrise.runtime.bundle_writing import save_bundle
     from rrise.runtime.certifier import ROWS
     from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
     from rrise.runtime.engines import open_engine
     from rrise.runtime.reference import Reference
     from rrise.targets.store import CountStore
     from rrise.training.artifacts import refuse_existing
-    from rrise.training.seen import FACT, UNSEEN
 
     refuse_existing(out)
     found: list[tuple[Calibration, ExtraPasses | None]] = []
@@ -128,24 +111,21 @@ def calibrate(
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
     for name, store in stores.items():
         require_counts_of(spec["classifier_sha256"], store)
-        if store.manifest.sigma != spec["sigma"]:
+        if store.manifest.sigma != spec.get("sigma"):
+            several = ", ".join(f"{sigma:g}" for sigma in spec.get("sigmas", ()))
             raise ValueError(
-                f"{name}: expected sigma={spec['sigma']} as in the surrogate's targets, got {store.manifest.sigma} in "
-                f"{store.uri}. Sample with the surrogate's sigma."
+                f"{name}: expected counts at each sigma of the engine, {several}, got those at one. Give all of them."
+                if several
+                else f"{name}: expected sigma={spec['sigma']} as in the surrogate's targets, got "
+                f"{store.manifest.sigma} in {store.uri}. Sample with the surrogate's sigma."
             )
-    if budget := stores["counts"].manifest.budget:
-        raise ValueError(
-            f"counts: expected the same number of draws of every image, got counts that stop early from {budget.first} "
-            f"draws on in {stores['counts'].uri}. A bound needs a number fixed beforehand: sample without --first-n."
-        )
+    require_fixed_draws(stores["counts"])
     scored = score(opened, splits.calibration, stores["counts"])
     # The profile only shapes the curve, so its last bits do not matter.
     drawn = stores["counts"].manifest.n
     raw = score(opened, splits.profile, stores["profile"], rows=ROWS) if profile else None
     shape = as_of(drawn, raw) if raw else None
     facts, reference = stores["counts"].manifest, Reference.of(opened)
-    trust = {FACT: spec[FACT]} if FACT in spec else {}
-    caveats = CAVEATS[facts.sampler] + (ON_TRUST if trust.get(FACT) == UNSEEN else "")
     shared: dict[str, Any] = {
         "eta": config.eta,
         "guarantee": config.guarantee,
@@ -171,20 +151,11 @@ def calibrate(
                 engine_spec=spec,
                 calibration=calibration.as_dict(),
                 sigma=facts.sigma,
-                statement=calibration.statement() + caveats + (describe_passes(extra.m, extra.kappa) if extra else ""),
-                provenance={
-                    "classifier_sha256": spec["classifier_sha256"],
-                    **trust,
-                    "surrogate_sha256": spec["network_sha256"],
-                    "target_counts_sha256": spec["counts_sha256"],
-                    "calibration_counts_sha256": stores["counts"].sha256,
-                    "calibration_images_sha256": splits.calibration.sha256,
-                    "sampler": facts.sampler,
-                    "seed": facts.seed,
-                    "precision": facts.precision,
-                    "compiled": facts.compile,
-                    "versions": facts.versions | spec["versions"],
-                },
+                statement=calibration.statement()
+                + caveats(spec, facts)
+                + (describe_passes(extra.m, extra.kappa) if extra else ""),
+                provenance=origins(spec, facts, splits.calibration)
+                | {"calibration_counts_sha256": stores["counts"].sha256},
                 reference=reference,
                 extra_passes=extra,
             )
@@ -194,6 +165,40 @@ def calibrate(
         for c, extra in found
     ]
     return f"{'; '.join(lines)}; in {out}"
+
+
+def caveats(spec: Mapping[str, Any], facts: Manifest) -> str:
+    """Return what a statement adds of how the calibration counts were drawn and the classifier's images are known."""
+    from rrise.training.seen import FACT, UNSEEN
+
+    return CAVEATS[facts.sampler] + (ON_TRUST if spec.get(FACT) == UNSEEN else "")
+
+
+def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[str, Any]:
+    """Return a bundle's provenance, but for the hash of its calibration counts: of engine.json, counts and images."""
+    from rrise.training.seen import FACT
+
+    return {
+        "classifier_sha256": spec["classifier_sha256"],
+        **({FACT: spec[FACT]} if FACT in spec else {}),
+        "surrogate_sha256": spec["network_sha256"],
+        "target_counts_sha256": spec["counts_sha256"],
+        "calibration_images_sha256": images.sha256,
+        "sampler": facts.sampler,
+        "seed": facts.seed,
+        "precision": facts.precision,
+        "compiled": facts.compile,
+        "versions": facts.versions | spec["versions"],
+    }
+
+
+def require_fixed_draws(store: CountStore) -> None:
+    """Raise ValueError if counts stopped early for some images: a bound is made for a number fixed beforehand."""
+    if budget := store.manifest.budget:
+        raise ValueError(
+            f"counts: expected the same number of draws of every image, got counts that stop early from {budget.first} "
+            f"draws on in {store.uri}. A bound needs a number fixed beforehand: sample without --first-n."
+        )
 
 
 def _levels(config: CalibrateConfig, curve: str, shape: Scored | None, images: int, draws: int) -> tuple[float, float]:

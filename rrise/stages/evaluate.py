@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.calibration.scored import Scored
 from rrise.stages.build import fill_counts
-from rrise.stages.calibrate import Scored, require_unseen, score
+from rrise.stages.calibrate import require_unseen, score
 from rrise.stages.contenders import FIXED, Certifiers, contenders, open_certifiers
 from rrise.stages.pass_contenders import open_passes, pass_contenders
 from rrise.stages.provenance import require_of

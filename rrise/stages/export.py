@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rrise.data import ImageSet
     from rrise.runtime.engines.tensorrt_build import PlanConfig
     from rrise.training.export import ExportConfig, Logits
+    from rrise.training.networks import Network
 
 CHECKED_IMAGES = 256
 """Training images on which an exported engine is compared with torch."""
@@ -53,25 +54,42 @@ class EngineRuntime:
         return opened, f"{opened.kind} {opened.version}"
 
 
-def export(images: ImageSet, config: ExportConfig, plan: PlanConfig, surrogate: Path, out: Path) -> str:
-    """Export the surrogate to an engine and check it against torch on training images."""
+def export(images: ImageSet, config: ExportConfig, plan: PlanConfig, surrogate: Path, out: Path, *more: Path) -> str:
+    """Export the surrogate, or those of several sigma to one engine, and check it against torch on training images."""
     from rrise.training.export import export_engine
-    from rrise.training.networks import load_network
+    from rrise.training.joined import joined
 
-    network = load_network(surrogate)
-    if network.facts.get("kind") != "surrogate":
-        raise ValueError(
-            f"surrogate: expected a folder written by `rrise fit`, got a {network.facts.get('kind')} in {surrogate}. "
-            "Fit a surrogate to its counts first."
-        )
+    networks = [_surrogate(folder) for folder in (surrogate, *more)]
+    network = joined(networks) if more else networks[0]
     runtime = EngineRuntime(config.engine, network.spec.input_shape, plan)
     used = max(CHECKED_IMAGES, config.quantise_images if config.precision == "int8" else 0)
     spec = export_engine(network, out, config, images.images[:used], runtime)
     return (
         f"{spec['precision']} for {spec['kind']}, probabilities within {spec['max_probability_error']:.1e} of torch's "
         f"(mean {spec['mean_probability_error']:.1e}), the same label for {spec['same_labels']:.1%}, by "
-        f"{spec['checked_with']}, in {out}"
+        f"{spec['checked_with']}{_levels(network)}, in {out}"
     )
+
+
+def _surrogate(folder: Path) -> Network:
+    from rrise.training.networks import load_network
+
+    network = load_network(folder)
+    if network.facts.get("kind") != "surrogate":
+        raise ValueError(
+            f"surrogate: expected a folder written by `rrise fit`, got a {network.facts.get('kind')} in {folder}. "
+            "Fit a surrogate to its counts first."
+        )
+    return network
+
+
+def _levels(network: Network) -> str:
+    """Return what an engine of several noise levels computes for each, or nothing."""
+    if "sigmas" not in network.facts:
+        return ""
+    sigmas = ", ".join(f"{sigma:g}" for sigma in network.facts["sigmas"])
+    how = "heads on one network" if network.facts["shared"] else "whole networks side by side"
+    return f"; sigma = {sigmas}: {how}"
 
 
 def _has_gpu() -> bool:

@@ -104,14 +104,15 @@ def export_engine(
 ) -> dict[str, Any]:
     """Return engine.json of a network now exported: a whole folder or, on any failure, none.
 
-    The folder holds the engine (float32 pixels in [0, 1] [N, C, H, W], N free, to logits float32 [N, K], all weights
-    inside), engine.json and training_ids.npy. The engine's probabilities on the images were within the tolerance of
-    torch's at batches of 1, 3 and all.
+    The folder holds the engine (float32 pixels in [0, 1] [N, C, H, W], N free, to logits float32 [N, K], or [N, S K] of
+    S noise levels, all weights inside), engine.json and training_ids.npy. The engine's probabilities on the images were
+    within the tolerance of torch's at batches of 1, 3 and all.
 
     Parameters
     ----------
     network : Network
-        Facts named classes, classifier_images, classifier_sha256, counts_sha256 and sigma are handed on to engine.json.
+        Facts named classes, classifier_images, classifier_sha256, counts_sha256, sigma, sigmas and surrogates are
+        handed on to engine.json.
     folder : path
     config : ExportConfig
     images : uint8[N, H, W] or uint8[N, H, W, C]
@@ -127,19 +128,20 @@ def export_engine(
         If torch cannot export the network, the runtime cannot take it, or a probability differs too much.
     """
     from rrise.training.artifacts import publish, refuse_existing
-    from rrise.training.onnx_graphs import HalfPrecision, onnx_bytes
+    from rrise.training.onnx_graphs import half_precision, onnx_bytes
     from rrise.training.quantisation import quantise
 
     folder = Path(folder)
     refuse_existing(folder)
     pixels, spec = _pixels(images, network.spec.input_shape), network.spec
-    module: nn.Module = HalfPrecision(network.module).eval() if config.precision == "float16" else network.module  # type: ignore[arg-type]
+    num_classes = spec.num_classes // max(1, len(network.facts.get("sigmas", ())))
+    module = half_precision(network.module) if config.precision == "float16" else network.module
     onnx = onnx_bytes(module, spec.input_shape, config.opset)
     if config.precision == "int8":
         onnx = quantise(onnx, pixels[: config.quantise_images], signed=runtime.signed_int8)
     name, engine, built = runtime.build(onnx, config.precision)
     logits, checked_with = runtime.open(engine, onnx, config.precision)
-    agreement = agreement_with_torch(network.module, logits, pixels)
+    agreement = agreement_with_torch(network.module, logits, pixels, num_classes)
     tolerance = config.tolerance or TOLERANCES[config.precision]
     if not agreement.max_probability_error <= tolerance:  # NaN is no agreement
         raise ValueError(
@@ -147,7 +149,7 @@ def export_engine(
             f"{agreement.max_probability_error:.3g} in {config.precision} by {checked_with}. Raise tolerance if that "
             "is acceptable: calibration uses the engine's own outputs."
         )
-    handed_on = ("classifier_images", "classifier_sha256", "counts_sha256", "sigma")
+    handed_on = ("classifier_images", "classifier_sha256", "counts_sha256", "sigma", "sigmas", "surrogates")
     document = {
         "format": FORMAT,
         "kind": runtime.kind,
@@ -156,8 +158,8 @@ def export_engine(
         "onnx_sha256": hashlib.sha256(onnx).hexdigest(),
         "precision": config.precision,
         "input_shape": list(spec.input_shape),
-        "num_classes": spec.num_classes,
-        "classes": list(network.facts.get("classes") or map(str, range(spec.num_classes))),
+        "num_classes": num_classes,
+        "classes": list(network.facts.get("classes") or map(str, range(num_classes))),
         **vars(agreement),
         "checked_images": len(pixels),
         "checked_with": checked_with,
@@ -174,7 +176,9 @@ def export_engine(
     return document
 
 
-def agreement_with_torch(module: nn.Module, logits: Logits, pixels: npt.NDArray[np.float32]) -> Agreement:
+def agreement_with_torch(
+    module: nn.Module, logits: Logits, pixels: npt.NDArray[np.float32], num_classes: int
+) -> Agreement:
     """Return how far an engine's probabilities are from torch's, over several batch sizes.
 
     Parameters
@@ -182,9 +186,11 @@ def agreement_with_torch(module: nn.Module, logits: Logits, pixels: npt.NDArray[
     module : torch.nn.Module
         In evaluation mode, on the CPU.
     logits : callable
-        float32[N, C, H, W] to float32[N, K].
+        float32[N, C, H, W] to float32[N, K], or [N, S K] of S noise levels, each of which is compared by itself.
     pixels : float32[N, C, H, W]
         In [0, 1].
+    num_classes : int
+        K.
     """
     import torch
 
@@ -193,13 +199,13 @@ def agreement_with_torch(module: nn.Module, logits: Logits, pixels: npt.NDArray[
         for start in range(0, min(len(pixels), 8 * batch), batch):  # eight batches of a size show what all would
             part = pixels[start : start + batch]
             with torch.inference_mode():
-                expected = module(torch.from_numpy(part)).numpy()
-            found = logits(part)
+                expected = module(torch.from_numpy(part)).numpy().reshape(-1, num_classes)
+            found = logits(part).reshape(-1, num_classes)
             error = np.abs(_probabilities(found) - _probabilities(expected))
             if not np.isfinite(error).all():
                 return Agreement(math.nan, math.nan, 0.0)
             worst, sums = max(worst, float(error.max())), sums + float(error.mean(1).sum())
-            same, images = same + int((found.argmax(1) == expected.argmax(1)).sum()), images + len(part)
+            same, images = same + int((found.argmax(1) == expected.argmax(1)).sum()), images + len(found)
     return Agreement(worst, sums / images, same / images)
 
 

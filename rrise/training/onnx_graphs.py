@@ -34,6 +34,15 @@ class HalfPrecision(nn.Module):
         return logits.float()
 
 
+def half_precision(module: nn.Module) -> nn.Module:
+    """Return a copy in float16 of a network, or of each of several that stand side by side, in evaluation mode."""
+    from rrise.training.joined import SideBySide
+
+    if isinstance(module, SideBySide):
+        return SideBySide([half_precision(part) for part in module.networks]).eval()
+    return HalfPrecision(module).eval()  # type: ignore[arg-type]
+
+
 def onnx_bytes(module: nn.Module, input_shape: tuple[int, int, int], opset: int) -> bytes:
     """Return the ONNX file of a network: ``images`` float32[N, C, H, W], N free, to ``logits`` float32[N, K].
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 FORMAT = "rrise-engine/1"
 KINDS = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
 """Runtimes that execute an engine."""
+MAX_LEVELS = 16
+"""Noise levels of one engine, at most."""
 _WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9]", re.IGNORECASE)
 
 
@@ -42,6 +46,8 @@ class EngineSpec:
         SHA-256 of the ONNX file that the engine is or was built from; "" where it is not recorded.
     gpu : str
         GPU that a plan was built for; "" for any, or for none.
+    sigmas : tuple of float
+        Noise levels that the engine answers for, rising: its logits are S K, K for each. Empty: one level, K logits.
     """
 
     file: str
@@ -53,10 +59,16 @@ class EngineSpec:
     classes: tuple[str, ...]
     onnx_sha256: str = ""
     gpu: str = ""
+    sigmas: tuple[float, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Logits of an image."""
+        return self.num_classes * max(1, len(self.sigmas))
 
     @classmethod
     def parse(cls, fields: Fields) -> EngineSpec:
-        """Return the specification that the fields hold, every one checked; the last two may be missing.
+        """Return the specification that the fields hold, every one checked; the last three may be missing.
 
         Raises
         ------
@@ -86,7 +98,16 @@ class EngineSpec:
             classes=classes,
             onnx_sha256=recorded("onnx_sha256", "64 lower-case hex digits", is_sha256),
             gpu=recorded("gpu", "the name of a GPU, or empty", str.isprintable),
+            sigmas=_sigmas(fields) if "sigmas" in fields.content else (),
         )
+
+
+def _sigmas(fields: Fields) -> tuple[float, ...]:
+    expected = f"2 to {MAX_LEVELS} finite numbers above 0, strictly increasing"
+    sigmas = fields.values("sigmas", float, expected, lambda sigma: 0.0 < sigma < math.inf)
+    if not 2 <= len(sigmas) <= MAX_LEVELS or any(a >= b for a, b in pairwise(sigmas)):
+        fields.refuse("sigmas", expected)
+    return sigmas
 
 
 def is_plain_name(name: str) -> bool:
@@ -149,10 +170,10 @@ def check_engine(engine: Engine, spec: EngineSpec) -> None:
     ValueError
         If they differ.
     """
-    recorded, found = (spec.input_shape, spec.num_classes), (engine.input_shape, engine.num_classes)
+    recorded, found = (spec.input_shape, spec.outputs), (engine.input_shape, engine.num_classes)
     if recorded != found:
         raise ValueError(
-            f"engine: expected {recorded[1]} classes of images {recorded[0]} as recorded, "
+            f"engine: expected {recorded[1]} logits of images {recorded[0]} as recorded, "
             f"got {found[1]} of {found[0]} in {spec.file}. Re-run rrise export."
         )
     if spec.gpu and engine.device != spec.gpu:
