@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from reference_engines import bundle_content, canonical, engine_spec, linear_engine, sealed, write_bundle
 
 from rrise.runtime import BundleError, load_bundle, save_bundle
+from rrise.runtime.bundle import read_levels
 
 ENGINE = linear_engine(np.eye(4, 3), np.zeros(3))
 OTHER = linear_engine(np.eye(4, 3) * 2, np.zeros(3))
@@ -120,6 +121,14 @@ def test_what_is_sealed_is_what_a_reader_will_see(tmp_path: Path) -> None:
     """Number keys sort otherwise than the texts they become."""
     save_bundle(tmp_path / "b", **arguments(tmp_path, provenance={10: (1, 2), 9: {}}))
     assert load_bundle(tmp_path / "b").provenance == {"10": [1, 2], "9": {}}
+
+
+def test_a_bundle_of_several_noise_levels_loads_for_ever() -> None:
+    bundle, engine = read_levels(GOLDEN.with_name("levels-1"))
+    assert bundle.sha256 == "380ce06cff8d1f2e1c30a6b486b1de9cfb26097444afe9d504dece23e09826ac"
+    assert bundle.sigmas == (0.25, 0.5)
+    assert [curve.knots_p.tolist() for curve in bundle.curves] == [[0.0, 0.1, 0.55, 0.99], [0.0, 0.3, 0.7, 0.98]]
+    assert len(engine) > 100
 
 
 def test_a_bundle_of_version_1_loads_for_ever() -> None:

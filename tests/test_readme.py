@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rrise "$@"\n')
     command.chmod(0o755)
-    path = os.pathsep.join([str(command.parent), os.environ["PATH"]])
+    (folder / "stdout").write_text(shell("\n".join(blocks("sh")), folder))
+    return folder
+
+
+def shell(script: str, folder: Path) -> str:
+    path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    script = "\n".join(blocks("sh"))
     done = subprocess.run(["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (folder / "stdout").write_text(done.stdout)
-    return folder
+    return done.stdout
 
 
 def test_every_verb_is_shown_and_runs(place: Path) -> None:
@@ -68,6 +71,19 @@ def test_the_embedding_example_runs(place: Path) -> None:
         check=True,
     )
     assert re.fullmatch(r"(\d 0\.\d+ 0\.\d+|no certificate: fall back)\n", done.stdout)
+
+
+def test_the_commands_of_several_noise_levels_run(place: Path) -> None:
+    page = (ROOT / "docs" / "noise-levels.md").read_text()
+    said = shell("".join(blocks("sh", page)), place)
+    assert "sigma = 0.12, 0.25: heads on one network" in said
+    assert "at one or more of sigma = 0.12, 0.25" in said
+    given = "import numpy as np, rrise\nimages = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)\n"
+    (example,) = blocks("python", page)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", given + example + "print(len(chosen), len(certifier.each(images)))"]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "5 2\n"
 
 
 def test_make_targets_exist() -> None:
