@@ -93,6 +93,8 @@ def test_a_later_version_with_more_members_is_read(certify: Path, tmp_path: Path
 
 
 WHOLE = GOLDEN.read_text(encoding="utf-8")
+PASSES = "extra_passes: expected a curve of q alone, got one of q and noisy passes."
+"""Such a curve at q alone would be a wrong certificate (tests/test_more_passes.py); Python refuses it too."""
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,9 @@ WHOLE = GOLDEN.read_text(encoding="utf-8")
         (WHOLE.replace("é", "\udcff"), "parse error"),
         (with_changes(format="rrise-engine/1"), "format: expected rrise-bundle/"),
         (with_changes(format="gone"), "key 'format' not found"),
+        (with_changes(extra_passes={"m": 8, "kappa": 5.0}), PASSES),
+        (with_changes(format="rrise-bundle/2", extra_passes={"m": 8, "kappa": 5.0}), PASSES),
+        (with_changes(format="rrise-bundle/2", extra_passes=None), PASSES),
         (with_changes(curve="gone"), "key 'curve' not found"),
         (with_changes(curve=[]), "type_error"),
         (with_changes(sigma=0.0), "sigma: expected a finite number above 0"),

@@ -18,7 +18,7 @@ from rrise.calibration.bounds import clopper_pearson, largest_p
 from rrise.calibration.combined import combined_score, fit_kappa
 from rrise.calibration.conformal import CalibrateConfig, calibrate
 from rrise.calibration.curves import Family, interpolated_down, offset_family, scaled_family
-from rrise.calibration.guarantees import marginal_rank
+from rrise.calibration.guarantees import TRAINING_CONDITIONAL, conformal_rank, marginal_rank
 from rrise.recipe import run
 from rrise.runtime.bundle import BundleError, load_bundle, parse_bundle
 from rrise.runtime.bundle_schema import digest
@@ -156,6 +156,55 @@ def test_coverage_holds_with_the_bound_s_own_draws(m: int, curve: str) -> None:
     shares = trial.misses(offset_family(), 400) if curve == "offset" else trial.misses(trial.scaled, 100)
     assert kept(shares, 0.101)
     assert shares.mean() > (0.06 if m < 256 else 0.02)  # tight indeed, but for the slack of the bounds themselves
+
+
+class Conditional:
+    """Repeated training-conditional calibrations at q_m, and what each curve covers of all inputs and draws: exact."""
+
+    def __init__(self, curve: str, *, m: int, rank_shift: int = 0, served: int | None = None) -> None:
+        q, p = pool(1, 4_000)
+        # A million draws make bounds all but exact and no rank below the largest of 22 will do, so that it is tight.
+        n, M, beta, gamma, eta, repetitions = 10**6, 22, 0.001, 0.1, 0.1, 1_000
+        rng, cap = np.random.default_rng(31), largest_p(n, beta)
+        rows = rng.integers(q.size, size=800)
+        first, k = draws(rng, p[rows], m, n)
+        kappa = fit_kappa(q[rows], k, n)
+        shape = combined_score(q[rows], first, m, kappa), clopper_pearson(k, n, beta)
+        family = offset_family() if curve == "offset" else scaled_family(*shape)
+        rows = rng.integers(q.size, size=repetitions * M)
+        first, k = draws(rng, p[rows], m, n)
+        score = combined_score(q[rows], first, m, kappa)
+        scores = family.scores(score, clopper_pearson(k, n, beta), cap).reshape(repetitions, M)
+        rank = conformal_rank(TRAINING_CONDITIONAL, M, gamma, eta) + rank_shift
+        # Every input with every number of agreeing fresh draws, and the probability of that number.
+        fresh = m if served is None else served
+        agreeing = np.arange(fresh + 1)
+        chance = binom.pmf(agreeing, fresh, p[:, None]).ravel() / q.size
+        met = combined_score(np.repeat(q, fresh + 1), np.tile(agreeing, q.size), fresh, kappa)
+        stars = family.scores(met, np.repeat(p, fresh + 1), cap)
+        order = np.argsort(stars)
+        covered = np.concatenate([[0.0], np.cumsum(chance[order])])
+        self.coverage = covered[np.searchsorted(stars[order], np.sort(scores, axis=1)[:, rank - 1], side="right")]
+        self.failures, self.allowed = int(np.sum(self.coverage < 0.899)), int(binom.isf(FALSE_ALARM, repetitions, eta))
+
+
+@pytest.mark.parametrize("m", [8, 64])
+@pytest.mark.parametrize("curve", ["offset", "scaled"])
+def test_training_conditional_coverage_holds_where_it_is_tight(m: int, curve: str) -> None:
+    trial = Conditional(curve, m=m)
+    assert trial.failures <= trial.allowed
+    assert trial.failures > trial.allowed / 3  # tight indeed
+
+
+@pytest.mark.parametrize("curve", ["offset", "scaled"])
+def test_a_training_conditional_rank_one_too_low_is_detected(curve: str) -> None:
+    trial = Conditional(curve, m=8, rank_shift=-1)
+    assert trial.failures > trial.allowed
+
+
+def test_a_training_conditional_curve_of_another_m_is_detected() -> None:
+    trial = Conditional("offset", m=64, served=8)
+    assert trial.failures > trial.allowed
 
 
 def test_a_curve_of_another_m_is_detected() -> None:
@@ -303,7 +352,7 @@ def test_the_draws_of_a_store_and_of_service_give_the_same_certificates(passed: 
     with pytest.raises(ValueError, match="expected m = 60 draws of every image, as calibrated"):
         certifier.from_counts(images.images, counts + 1)
     with pytest.raises(BundleError, match="expected sampler 'grid' as at calibration"):
-        MultiPass(certifier.bundle, certifier._engine, replace(certifier._source, sampler="gaussian"))
+        MultiPass(certifier.bundle, certifier.engine, replace(certifier._source, sampler="gaussian"))
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def test_a_bundle_swapped_before_the_fork_is_refused(tmp_path: Path) -> None:
     other = write_levels(tmp_path / "c", ENGINE, statement="Another one.")
     (folder / "bundle.json").write_bytes((other / "bundle.json").read_bytes())
     with pytest.raises(BundleError, match=r"expected the bundle with sha256 .* that the parent process loaded, got"):
-        certifier._reopen()
+        certifier._engine._reopen()
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_a_bundle_swapped_before_the_fork_is_refused(tmp_path: Path) -> None:
     certifier = Certifier.load(folder, threads=2)
     (folder / "bundle.json").write_bytes((bundle(tmp_path / "c", sigma=0.25) / "bundle.json").read_bytes())
     with pytest.raises(BundleError, match=r"expected the bundle with sha256 .* that the parent process loaded, got"):
-        certifier._reopen()
+        certifier._engine._reopen()
 
 
 def test_threads_share_no_buffer(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from conftest import small_recipe
 
 from rrise import stages
+from rrise.calibration import levels
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import ImageSet, Splits
 from rrise.ledger import Ledger
@@ -86,6 +87,29 @@ def test_every_promise_becomes_a_bundle_that_loads(recipe: Recipe, splits: Split
                 assert f"beta = {record.beta:g}, gamma = {record.gamma:g}" in said
             else:
                 assert (record.beta, record.gamma) == (config.beta, config.gamma)
+
+
+def test_alpha_is_split_for_the_priors(splits: Splits, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    choose = levels.choose_levels
+
+    def noted(*points: Any, **settings: Any) -> tuple[float, float]:
+        asked.append(settings)
+        return choose(*points, **settings)
+
+    monkeypatch.setattr(levels, "choose_levels", noted)
+    priors = (0.19, *(0.81 / 9,) * 9)
+    config = CalibrateConfig(curves=("scaled",), alpha=0.45, guarantee="marginal", priors=priors)
+    stages.calibrate(
+        splits, config, copy / "engine", copy / "counts/calibration", copy / "counts/train", copy / "split"
+    )
+    (settings,) = asked
+    assert settings["priors"] == priors
+    assert settings["labels"].tolist() == splits.profile.labels.tolist()
+    assert settings["classes"] == [int(np.sum(splits.calibration.labels == y)) for y in range(10)]
+    record = load_bundle(copy / "split/scaled").calibration
+    assert Fraction(str(record.beta)) + Fraction(str(record.gamma)) == Fraction("0.45")
+    assert record.priors == priors
 
 
 def test_what_alpha_and_priors_need_is_said(recipe: Recipe, splits: Splits, copy: Path) -> None:

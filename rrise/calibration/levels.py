@@ -1,7 +1,8 @@
 """How to split alpha into beta and gamma: the split that would certify most, judged on the profile alone.
 
 A small beta makes every calibration bound loose and caps all radii at beta^(1/n); a large one leaves the curve little
-gamma to be wrong by. Any split that does not depend on calibration or test inputs is as valid as another.
+gamma to be wrong by. Any split that does not depend on calibration or test inputs is as valid as another. Under priors
+it may depend on the calibration inputs' classes, given which the guarantee holds (:mod:`rrise.calibration.shift`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from rrise.calibration.bounds import clopper_pearson, largest_p, smallest_draws
 from rrise.calibration.certified import sequence, withdrawn
 from rrise.calibration.curves import Family, offset_family, scaled_family
 from rrise.calibration.guarantees import CERTIFIED, conformal_rank, exact, fewest_images
+from rrise.calibration.shift import ShiftWeights, exact_priors, shift_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 SHARES = ("0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
@@ -40,12 +44,16 @@ def choose_levels(
     curve: str,
     guarantee: str,
     eta: float,
+    labels: ArrayLike | None = None,
+    priors: Sequence[float] = (),
+    classes: Sequence[int] = (),
 ) -> tuple[float, float]:
     """Return (beta, gamma) with beta + gamma = alpha that give the largest mean radius in a rehearsal on the profile.
 
     The rehearsal halves the profile: one half shapes the curve, the other is calibrated on as if it were ``images``
     inputs (the score at the quantile where the rank among so many is expected) and certified; then the halves change
     places. The profile's inputs trained the surrogate, so radii in the rehearsal are too large, for every split alike.
+    With priors each class counts by its own: in the curve's score as calibration will weigh it, and in the mean radius.
 
     Parameters
     ----------
@@ -59,6 +67,12 @@ def choose_levels(
         Calibration inputs, and noisy draws of each: their numbers, which are known beforehand.
     curve, guarantee, eta
         As for :func:`rrise.calibration.conformal.calibrate`.
+    labels : int[N], optional
+        True classes of the profile's inputs; for ``priors``.
+    priors : sequence of K floats, optional
+        Class frequencies in service, as for ``calibrate``.
+    classes : sequence of K ints, optional
+        Calibration inputs of each class; for ``priors``.
 
     Returns
     -------
@@ -68,7 +82,8 @@ def choose_levels(
     Raises
     ------
     ValueError
-        If no split can be calibrated with so many images and draws; the message names what would do.
+        If no split can be calibrated with so many images and draws, or the profile has fewer than two inputs of a class
+        in service; the message names what would do.
     """
     total = exact("alpha", alpha)
     x = np.asarray(q, dtype=np.float64)
@@ -78,23 +93,31 @@ def choose_levels(
             f"profile: expected at least {_FEWEST} inputs to choose beta by, got {x.size}. Give more training counts, "
             "or beta and gamma themselves."
         )
-    order = np.lexsort((trials, successes, x))
+    truth = _checked(labels, priors, x.size) if priors else np.zeros(x.size, dtype=np.int64)
+    order = np.lexsort((trials, successes, x, truth))  # each class in both halves
     halves = order[0::2], order[1::2]
     calibrated, best, found = False, 0.0, None
     for share in SHARES:
         beta = Decimal(str(alpha)) * Decimal(share)
         levels = float(beta), float(Decimal(str(alpha)) - beta)
-        plan = _Plan(curve, guarantee, images, levels[1], eta, largest_p(draws, levels[0]))
-        if plan.cap <= 0.5 or images < fewest_images(guarantee, plan.gamma, eta):
+        cap = largest_p(draws, levels[0])
+        if cap <= 0.5 or images < fewest_images(guarantee, levels[1], eta):
             continue
+        shift = _shift(classes, priors, levels[1]) if priors else None
+        if priors and shift is None:
+            continue
+        plan = _Plan(curve, guarantee, images, levels[1], eta, cap, shift)
         calibrated = True
         bounds = clopper_pearson(successes, trials, levels[0])
-        one, other = (_Half(x[half], bounds[half]) for half in halves)
+        one, other = (_Half.of(x[half], bounds[half], truth[half], priors) for half in halves)
         radius = plan.radius(one, other) + plan.radius(other, one)
         if radius > best:
             best, found = radius, levels
     if not calibrated:
-        needed = fewest_images(guarantee, float(total * (1 - exact("share", float(SHARES[0])))), eta)
+        largest = float(total * (1 - exact("share", float(SHARES[0]))))
+        needed = fewest_images(guarantee, largest, eta)
+        if priors and images >= needed:
+            shift_weights(classes, priors, largest)  # says what is missing
         fewest = smallest_draws(alpha * float(SHARES[-1]))
         raise ValueError(
             f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and "
@@ -110,10 +133,21 @@ def choose_levels(
 
 @dataclass(frozen=True, eq=False)
 class _Half:
-    """One half of the profile: float64[N] each."""
+    """One half of the profile: float64[N] each, int64[N] classes, and what share of service each input stands for."""
 
     q: NDArray[np.float64]
     bounds: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, q: NDArray[np.float64], bounds: NDArray[np.float64], labels: NDArray[np.int64], priors: Sequence[float]
+    ) -> _Half:
+        if not priors:
+            return cls(q, bounds, labels, np.full(q.size, 1 / q.size))
+        each = np.array([float(share) for share in exact_priors(priors)])
+        return cls(q, bounds, labels, (each / np.maximum(np.bincount(labels, minlength=each.size), 1))[labels])
 
 
 @dataclass(frozen=True)
@@ -126,6 +160,7 @@ class _Plan:
     gamma: float
     eta: float
     cap: float
+    shift: ShiftWeights | None
 
     def radius(self, shape: _Half, held: _Half) -> float:
         """Return the mean radius, in sigma, on inputs that a curve of the other half's shape was calibrated on."""
@@ -136,14 +171,25 @@ class _Plan:
             knots = self._binned(family, shape, held)
         elif self.guarantee == CERTIFIED:
             knots = self._tested(withdrawn(family), shape, held)
+        elif self.shift is not None:
+            knots = family.at(self._weighted(family.scores(held.q, held.bounds, self.cap), held), self.cap)
         else:
             rank = conformal_rank(self.guarantee, self.images, self.gamma, self.eta)
             scores = family.scores(held.q, held.bounds, self.cap)
             knots = family.at(_expected_score(scores, rank, self.images), self.cap)
         if knots is None:
             return 0.0
-        height = np.interp(held.q[~np.isnan(held.q)], *knots)
-        return float(np.sum(ndtri(height[height > 0.5]))) / held.q.size
+        known = ~np.isnan(held.q)
+        height = np.interp(held.q[known], *knots)
+        high = height > 0.5
+        return float(np.sum(ndtri(height[high]) * held.shares[known][high]))
+
+    def _weighted(self, scores: NDArray[np.float64], held: _Half) -> float:
+        """Return the smallest score above which held inputs, in shares of all service, weigh no more than allowed."""
+        assert self.shift is not None
+        order = np.argsort(scores, kind="stable")[::-1]
+        above = np.cumsum(held.shares[order]) <= float(self.shift.budget)
+        return max(0.0, float(scores[order][min(int(np.sum(above)), scores.size - 1)]))
 
     def _binned(self, family: Family, shape: _Half, held: _Half) -> Knots | None:
         edges = bin_edges(family, shape.q, self.images, self.guarantee, self.gamma, self.eta)
@@ -171,6 +217,31 @@ class _Plan:
         tail = binom.cdf(np.ceil(wrong.sum(axis=1) * scale), np.floor(claims.sum(axis=1) * scale), self.gamma)
         accepted = int(np.argmax(np.append(tail, 1.0) > self.eta))
         return family.at(float(ts[accepted - 1]), self.cap) if accepted else None
+
+
+def _checked(labels: ArrayLike | None, priors: Sequence[float], inputs: int) -> NDArray[np.int64]:
+    """Return the profile's classes, two inputs at least of each that occurs in service."""
+    truth, shares = np.asarray(labels), exact_priors(priors)
+    if truth.shape != (inputs,) or truth.dtype.kind not in "iu" or truth.min() < 0 or truth.max() >= len(shares):
+        raise ValueError(
+            f"labels: expected the true class of each of {inputs} profile inputs, 0 to {len(shares) - 1}, for priors, "
+            f"got {truth.dtype} of shape {truth.shape}. Give them."
+        )
+    for y, (share, count) in enumerate(zip(shares, np.bincount(truth, minlength=len(shares)).tolist(), strict=True)):
+        if share > 0 and count < 2:
+            raise ValueError(
+                f"profile: expected at least 2 inputs of class {y}, whose prior is {float(share):g}, to split alpha "
+                f"by, got {count}. Give more training counts, or beta and gamma themselves."
+            )
+    return truth.astype(np.int64)
+
+
+def _shift(classes: Sequence[int], priors: Sequence[float], gamma: float) -> ShiftWeights | None:
+    """Return the weights of so many calibration inputs of each class, None where they cannot carry this gamma."""
+    try:
+        return shift_weights(classes, priors, gamma)
+    except ValueError:
+        return None
 
 
 def _expected_score(scores: NDArray[np.float64], rank: int, images: int) -> float:

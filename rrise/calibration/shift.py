@@ -50,6 +50,54 @@ def exact_priors(priors: Sequence[float]) -> tuple[Fraction, ...]:
     return tuple(share / total for share in shares)
 
 
+@dataclass(frozen=True)
+class ShiftWeights:
+    """What calibration inputs count by their class, and how much may lie above the score that is taken.
+
+    Parameters
+    ----------
+    each : tuple of K Fractions
+        Weight of one input of each class, prior_y / (M_y + 1).
+    budget : Fraction
+        Largest weight of the inputs whose scores lie above the one taken, at least 0.
+    effective : float
+        Effective sample size.
+    """
+
+    each: tuple[Fraction, ...]
+    budget: Fraction
+    effective: float
+
+
+def shift_weights(counts: Sequence[int], priors: Sequence[float], gamma: float) -> ShiftWeights:
+    """Return the weights of calibration inputs, ``counts`` of them in each class; they depend on nothing else.
+
+    Raises
+    ------
+    ValueError
+        If a class in service has no calibration input, or the effective sample size is too small for gamma.
+    """
+    shares, allowed = exact_priors(priors), exact("gamma", gamma)
+    for y, (share, count) in enumerate(zip(shares, counts, strict=True)):
+        if share > 0 and count == 0:
+            raise ValueError(
+                f"calibration: expected images of class {y}, whose prior is {float(share):g}, got none. Add some."
+            )
+    weights = tuple(share / (count + 1) for share, count in zip(shares, counts, strict=True))
+    spare, fewest = sum(weights), min(count for share, count in zip(shares, counts, strict=True) if share > 0)
+    budget = allowed - min(spare, max(weights) + (allowed + spare) / (1 + fewest))
+    mass = sum(w * m for w, m in zip(weights, counts, strict=True))
+    effective = float(mass**2 / sum(w**2 * m for w, m in zip(weights, counts, strict=True)))
+    needed = math.ceil(1 / allowed) - 1
+    if budget < 0 or effective < needed:
+        raise ValueError(
+            f"calibration: expected images worth at least {needed} for gamma {gamma} under these priors, more where a "
+            f"class is rare, got {sum(counts)} worth {effective:.1f} with {fewest} of the rarest class. Use more "
+            "images of the classes that are frequent in service, or raise gamma."
+        )
+    return ShiftWeights(weights, budget, effective)
+
+
 def shift_rank(scores: ArrayLike, labels: ArrayLike, priors: Sequence[float], gamma: float) -> ShiftRank:
     """Return the rank whose score a new one exceeds with P <= gamma, when its class is drawn from ``priors``.
 
@@ -98,7 +146,7 @@ def shift_rank(scores: ArrayLike, labels: ArrayLike, priors: Sequence[float], ga
     lemma 3. There the frequencies in calibration are known and the largest weight alone is deducted.
     """
     values, classes = np.asarray(scores, dtype=np.float64), np.asarray(labels)
-    shares, allowed = exact_priors(priors), exact("gamma", gamma)
+    shares = exact_priors(priors)
     if classes.shape != values.shape or classes.dtype.kind not in "iu":
         raise ValueError(
             f"labels: expected integers of shape {values.shape} like the scores, got {classes.dtype} of shape "
@@ -108,31 +156,14 @@ def shift_rank(scores: ArrayLike, labels: ArrayLike, priors: Sequence[float], ga
         raise ValueError(
             f"labels: expected classes 0 to {len(shares) - 1} as priors has, got others. Pass one prior for each class."
         )
-    counts = np.bincount(classes, minlength=len(shares)).tolist()
-    for y, (share, count) in enumerate(zip(shares, counts, strict=True)):
-        if share > 0 and count == 0:
-            raise ValueError(
-                f"calibration: expected images of class {y}, whose prior is {float(share):g}, got none. Add some."
-            )
-    weights = [share / (count + 1) for share, count in zip(shares, counts, strict=True)]
-    spare, fewest = sum(weights), min(count for share, count in zip(shares, counts, strict=True) if share > 0)
-    budget = allowed - min(spare, max(weights) + (allowed + spare) / (1 + fewest))
-    mass = sum(w * m for w, m in zip(weights, counts, strict=True))
-    effective = float(mass**2 / sum(w**2 * m for w, m in zip(weights, counts, strict=True)))
-    needed = math.ceil(1 / allowed) - 1
-    if budget < 0 or effective < needed:
-        raise ValueError(
-            f"calibration: expected images worth at least {needed} for gamma {gamma} under these priors, more where a "
-            f"class is rare, got {values.size} worth {effective:.1f} with {fewest} of the rarest class. Use more "
-            "images of the classes that are frequent in service, or raise gamma."
-        )
+    found = shift_weights(np.bincount(classes, minlength=len(shares)).tolist(), priors, gamma)
     # Whole numbers of one denominator: sums of weights are exact.
-    unit = math.lcm(*(w.denominator for w in weights), budget.denominator)
-    whole, left = [int(w * unit) for w in weights], int(budget * unit)
+    unit = math.lcm(*(w.denominator for w in found.each), found.budget.denominator)
+    whole, left = [int(w * unit) for w in found.each], int(found.budget * unit)
     rank = values.size
     for y in classes[np.argsort(values, kind="stable")][::-1].tolist():
         left -= whole[y]
         if left < 0 or rank == 1:
             break
         rank -= 1
-    return ShiftRank(rank, effective)
+    return ShiftRank(rank, found.effective)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rrise.runtime.bundle import BundleError, read_bundle
 from rrise.runtime.certificates import Certificate, unchecked
 from rrise.runtime.documents import sha256_of
 from rrise.runtime.engines.opening import open_engine_bytes
+from rrise.runtime.engines.process import ProcessEngine
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.spec import check_engine, read_engine
 from rrise.runtime.images import as_batch, scale, scale_into
@@ -62,9 +62,7 @@ class Certifier:
                 "the base classifier. Use rrise.MultiPass, or a bundle without extra_passes."
             )
         self._bundle = bundle
-        self._opened = engine
-        self._reopen = reopen
-        self._process = os.getpid()
+        self._engine = ProcessEngine(engine, reopen)
         self._kernel = _C.Kernel(bundle.curve.knots_q, bundle.curve.knots_p, bundle.sigma)
         self._local = threading.local()
 
@@ -118,12 +116,7 @@ class Certifier:
     @property
     def engine(self) -> Engine:
         """The engine that runs."""
-        if os.getpid() != self._process:
-            # Two threads of a new child may both open it: one engine is dropped, nothing is wrong.
-            if not self._opened.survives_fork and self._reopen is not None:
-                self._opened = self._reopen()
-            self._process = os.getpid()
-        return self._opened
+        return self._engine()
 
     @property
     def sigma(self) -> float:

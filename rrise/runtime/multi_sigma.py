@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -13,6 +12,7 @@ from rrise import _C
 from rrise.runtime.bundle import read_levels
 from rrise.runtime.certificates import ABSTAIN, unchecked
 from rrise.runtime.certifier import ROWS, engine_logits, opened_engine, require_same
+from rrise.runtime.engines.process import ProcessEngine
 from rrise.runtime.engines.protocol import EngineOptions
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ class MultiSigma:
 
     def __init__(self, bundle: LevelsBundle, engine: Engine, reopen: Callable[[], Engine] | None = None) -> None:
         self._bundle = bundle
-        self._opened = engine
-        self._reopen = reopen
-        self._process = os.getpid()
+        self._engine = ProcessEngine(engine, reopen)
         pairs = zip(bundle.curves, bundle.sigmas, strict=True)
         self._kernels = [_C.Kernel(curve.knots_q, curve.knots_p, sigma) for curve, sigma in pairs]
 
@@ -111,11 +109,7 @@ class MultiSigma:
     @property
     def engine(self) -> Engine:
         """The engine that runs."""
-        if os.getpid() != self._process:
-            if not self._opened.survives_fork and self._reopen is not None:
-                self._opened = self._reopen()
-            self._process = os.getpid()
-        return self._opened
+        return self._engine()
 
     @property
     def sigmas(self) -> tuple[float, ...]:

@@ -134,12 +134,12 @@ def calibrate(
     }
     points = None if shape is None else (shape.q, shape.k, shape.n)
     for curve in config.curves:
-        beta, gamma = _levels(config, curve, shape, len(splits.calibration), drawn)
+        beta, gamma = split_of_alpha(config, curve, shape, splits, drawn)
         levels: dict[str, Any] = {"beta": beta, "gamma": gamma, "curve": curve}
         found.append((calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared), None))
     if config.passes:
         curve = DEPLOYED if DEPLOYED in config.curves else config.curves[0]
-        beta, gamma = _levels(config, curve, shape, len(splits.calibration), drawn)
+        beta, gamma = split_of_alpha(config, curve, shape, splits, drawn)
         levels = {"beta": beta, "gamma": gamma, "curve": curve}
         for more, q_m, profile_m in _with_passes(config.passes, scored, raw, shape, drawn, facts.seed):
             found.append((calibrated(q_m, scored.k, scored.n, profile=profile_m, **levels, **shared), more))
@@ -201,8 +201,10 @@ def require_fixed_draws(store: CountStore) -> None:
         )
 
 
-def _levels(config: CalibrateConfig, curve: str, shape: Scored | None, images: int, draws: int) -> tuple[float, float]:
-    """Return beta and gamma: as configured, or the best split of alpha on the profile."""
+def split_of_alpha(
+    config: CalibrateConfig, curve: str, shape: Scored | None, splits: Splits, draws: int
+) -> tuple[float, float]:
+    """Return beta and gamma: as configured, or the best split of alpha on the profile, under the priors if any."""
     from rrise.calibration.levels import choose_levels
 
     if not config.alpha:
@@ -217,11 +219,14 @@ def _levels(config: CalibrateConfig, curve: str, shape: Scored | None, images: i
         shape.k,
         shape.n,
         alpha=config.alpha,
-        images=images,
+        images=len(splits.calibration),
         draws=draws,
         curve=curve,
         guarantee=config.guarantee,
         eta=config.eta,
+        labels=splits.profile.labels,
+        priors=config.priors,
+        classes=np.bincount(splits.calibration.labels, minlength=len(splits.calibration.classes)).tolist(),
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rrise.calibration.scored import Scored
 from rrise.stages.build import require_counts_of
-from rrise.stages.calibrate import as_of, caveats, origins, require_fixed_draws, require_unseen
+from rrise.stages.calibrate import as_of, caveats, origins, require_fixed_draws, require_unseen, split_of_alpha
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def calibrate_levels(
             raise ValueError(f"counts: expected one {name} at every sigma, got {sorted(used)}. Sample them alike.")
     found = []
     for curve in config.curves:
-        beta, gamma = _split(config, curve, profile, len(splits.calibration), drawn)
+        beta, gamma = _split(config, curve, profile, splits, drawn)
         found.append(
             calibrate_jointly(
                 sigmas,
@@ -144,21 +144,12 @@ def _by_sigma(name: str, places: Sequence[str | Path], sigmas: Sequence[float], 
 
 
 def _split(
-    config: CalibrateConfig, curve: str, profile: Sequence[Scored], images: int, draws: int
+    config: CalibrateConfig, curve: str, profile: Sequence[Scored], splits: Splits, draws: int
 ) -> tuple[float, float]:
     """Return beta and gamma: as configured, or of the splits of alpha that the noise levels want the middle one.
 
     Any split is valid that calibration images had no part in.
     """
-    from rrise.calibration.levels import choose_levels
-
-    if not config.alpha:
-        return config.beta, config.gamma
-    if not profile:
-        raise ValueError(
-            "profile: expected the training images' counts to split alpha by, got none. Give --profile, or --beta and "
-            "--gamma in place of --alpha."
-        )
-    settings: dict[str, Any] = {"alpha": config.alpha, "images": images, "draws": draws, "curve": curve}
-    settings |= {"guarantee": config.guarantee, "eta": config.eta}
-    return sorted(choose_levels(p.q, p.k, p.n, **settings) for p in profile)[len(profile) // 2]
+    profiles: Sequence[Scored | None] = profile or [None]
+    wanted = [split_of_alpha(config, curve, own, splits, draws) for own in profiles]
+    return sorted(wanted)[len(wanted) // 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -15,9 +16,11 @@ from rrise.evaluation.baselines import bounded
 from rrise.image_set import image_ids
 from rrise.runtime.bundle import BundleError
 from rrise.runtime.certifier import ROWS, engine_logits, open_bundle
+from rrise.runtime.engines.process import ProcessEngine
 from rrise.runtime.engines.protocol import EngineOptions
+from rrise.runtime.images import as_batch
 from rrise.stages.service import noisy_source
-from rrise.targets.noise import EXTRA
+from rrise.targets.noise import EXTRA, GridSampler
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +37,8 @@ class MultiPass:
     """A bundle calibrated for m noisy passes, its engine, and the base classifier that makes them.
 
     The label is the surrogate's. What the certificates guarantee is ``statement``; why it is the same guarantee as that
-    of a single pass stands in :mod:`rrise.calibration.combined`.
+    of a single pass stands in :mod:`rrise.calibration.combined`. In a forked child the engine is opened again as
+    `Certifier` does; a classifier on a GPU cannot be used there.
 
     Parameters
     ----------
@@ -45,6 +49,8 @@ class MultiPass:
     source : NoisyImages
         The base classifier that the calibration counts are of, as :func:`rrise.stages.service.noisy_source` gives it.
         Equal images get equal noise, so its seed must be unknown to whoever chooses the images.
+    reopen : callable, optional
+        Opens the engine again, for a forked child.
 
     Raises
     ------
@@ -52,7 +58,9 @@ class MultiPass:
         If the bundle's curve is one of q alone, or was calibrated with another sampler.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, source: NoisyImages) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: Engine, source: NoisyImages, reopen: Callable[[], Engine] | None = None
+    ) -> None:
         self.bundle = bundle
         self.extra = require_extra(bundle)
         calibrated = bundle.provenance.get("sampler", source.sampler)
@@ -60,7 +68,8 @@ class MultiPass:
             raise BundleError(
                 f"bundle: expected sampler {calibrated!r} as at calibration, got {source.sampler!r}. Use that one."
             )
-        self._engine, self._source = engine, replace(source, batch=min(source.batch, self.extra.m))
+        self._engine = ProcessEngine(engine, reopen)
+        self._source = replace(source, batch=min(source.batch, self.extra.m))
 
     @classmethod
     def load(
@@ -85,33 +94,59 @@ class MultiPass:
         ValueError, FileNotFoundError
             If the classifier is another one than the bundle's, or is not there.
         """
-        loaded, engine = open_bundle(bundle, None, options or EngineOptions(), public_key)
+        chosen = options or EngineOptions()
+        loaded, engine = open_bundle(bundle, None, chosen, public_key)
         require_extra(loaded)
         source = noisy_source(loaded, classifier, seed=seed, batch=250, device=device, threads=threads)
-        return cls(loaded, engine, source)
+        return cls(loaded, engine, source, lambda: open_bundle(bundle, None, chosen, public_key, of=loaded)[1])
+
+    @property
+    def engine(self) -> Engine:
+        """The surrogate's engine."""
+        return self._engine()
 
     @property
     def statement(self) -> str:
         """What is guaranteed, in a few sentences."""
         return self.bundle.statement
 
-    def __call__(self, images: NDArray[np.uint8]) -> Certificates:
+    def __call__(self, images: NDArray[Any]) -> Certificates:
         """Return one certificate an image, from one pass of the surrogate and m noisy ones of the classifier.
 
         Parameters
         ----------
-        images : uint8[B, H, W] or uint8[B, H, W, C]
+        images : uint8 (H,W), (H,W,C), (N,H,W) or (N,H,W,C)
+            Or float32 (N,C,H,W) in [0,1], if the bundle was calibrated with the sampler ``gaussian``: the noise of
+            ``grid`` is exact for 8-bit pixels, and between them there is none.
 
         Returns
         -------
         Certificates
             ``q`` is the combined score q_m, ``evaluations`` is m.
-        """
-        noisy = replace(self._source, images=images, ids=image_ids(images))
-        return self.from_counts(images, noisy.counts(self.extra.m, EXTRA))
 
-    def from_counts(self, images: NDArray[np.uint8], counts: NDArray[Any]) -> Certificates:
+        Raises
+        ------
+        TypeError, ValueError
+            If the images are of another kind, size or range.
+        """
+        batch = as_batch(images, self.engine.input_shape)
+        if batch.dtype != np.uint8 and self._source.sampler == GridSampler.name:
+            raise TypeError(
+                f"images: expected uint8 for the sampler 'grid' of this bundle, whose noise is exact for 8-bit pixels, "
+                f"got {batch.dtype}. Give the 8-bit pixels themselves, channels last, or use a bundle of counts of "
+                "rrise sample --sampler gaussian."
+            )
+        noisy = replace(self._source, images=batch, ids=image_ids(_as_bytes(batch)))
+        return self.from_counts(batch, noisy.counts(self.extra.m, EXTRA))
+
+    def from_counts(self, images: NDArray[Any], counts: NDArray[Any]) -> Certificates:
         """Return the certificates that int[B, K] class counts give, of m draws that were made for these images alone.
+
+        Parameters
+        ----------
+        images : uint8 or float32
+            As `Certifier` takes them: no noise is added here.
+        counts : int[B, K]
 
         Raises
         ------
@@ -131,9 +166,9 @@ class MultiPass:
         evaluations = np.full(len(label), self.extra.m, dtype=np.int64)
         return bounded(label, p_lower, score, evaluations, self.bundle.sigma)
 
-    def answers(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def answers(self, images: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the surrogate's labels int64[B], -1 where it has none, and their probabilities q float64[B]."""
-        return _C.top(engine_logits(self._engine, images, ROWS))
+        return _C.top(engine_logits(self.engine, images, ROWS))
 
 
 def require_extra(bundle: Bundle) -> ExtraPasses:
@@ -144,3 +179,8 @@ def require_extra(bundle: Bundle) -> ExtraPasses:
             "rrise calibrate --passes."
         )
     return bundle.extra_passes
+
+
+def _as_bytes(batch: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a batch of images as 8-bit pictures of the same bytes, by which they are named."""
+    return batch if batch.dtype == np.uint8 else np.ascontiguousarray(batch).view(np.uint8)
