@@ -26,6 +26,7 @@ from paper import tables
 from paper.certifiers import adaptive, fixed_budget, input_specific, measured, surrogate_certifier
 from paper.claims import claims
 from paper.seed_run import SeedRun, fit_config, seed_run
+from paper.shares import EXPLAINED, shares
 
 import rrise
 from rrise.evaluation.baselines import cohen_select
@@ -59,35 +60,6 @@ def level(run: SeedRun, gamma: float, radii: list[float], say: Say) -> dict[str,
 
 
 MAIN = {"head-ce": ("head", "ce"), "scratch-js": ("scratch", "js")}
-
-
-def limits(run: SeedRun, radii: list[float], say: Say) -> dict[str, dict[str, Any]]:
-    """Return what remains of Monte Carlo's radius, step by step from it to what is deployed.
-
-    Monte Carlo at beta is what a surrogate without any error would certify, given as many calibration images as one
-    likes: the bounds behind its curve are of level beta. What is lost after that is the surrogate's error, and then the
-    price of a guarantee for the curve at hand instead of an average over calibrations.
-    """
-    answers = run.surrogate("head-ce", fit_config(run.recipe, "head", "ce"), run.n, say)
-    guess = cohen_select(run.counts["selection"])
-    found: dict[str, dict[str, Any]] = {}
-    for alpha in ALPHAS:
-        whole = measured(run, fixed_budget(run, alpha, run.n), guess, radii, alpha)
-        steps = {"B1": whole}
-        for beta in (BETA, round(alpha / 5, 6)):
-            settings = {"beta": beta, "gamma": round(alpha - beta, 6), "curve": "scaled"}
-            steps[f"B1 at beta = {beta:g}"] = measured(run, fixed_budget(run, beta, run.n), guess, radii, beta)
-            for guarantee in ("marginal", "training-conditional"):
-                try:
-                    pair = surrogate_certifier(run, answers, guarantee=guarantee, **settings)
-                except ValueError as error:  # too few calibration images for this level
-                    say(f"seed {run.seed}: {guarantee} at beta = {beta:g}, gamma = {settings['gamma']:g}: {error}")
-                    continue
-                steps[f"scaled, beta = {beta:g}, {guarantee}"] = measured(run, *pair, radii, alpha)
-        for name, one in steps.items():
-            share = one["average certified radius"] / max(whole["average certified radius"], 1e-12)
-            found[f"alpha = {alpha:g}: {name}"] = {**one, "share of B1": 100 * share}
-    return found
 
 
 def costs(run: SeedRun, results: dict[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -178,7 +150,7 @@ def main() -> None:
     by_seed = [{f"alpha={BETA + gamma:g}": level(run, gamma, radii, print) for gamma in GAMMAS} for run in runs]
     levels = over(by_seed)
     paid = merged([costs(run, next(iter(found.values()))) for run, found in zip(runs, by_seed, strict=True)])
-    remains = merged([limits(run, radii, print) for run in runs])
+    kept = over([shares(run, ALPHAS, radii, print) for run in runs])
     varied = {} if arguments.no_ablations else over([ablations(run, radii, print) for run in runs])
     verdicts = claims(
         levels, paid, runs[0].n, len(runs[0].splits.train.classes), {"ours": OURS, "fixed": FIXED, "js": JS}
@@ -190,7 +162,7 @@ def main() -> None:
         "radii": radii,
         "levels": levels,
         "costs": paid,
-        "limits": remains,
+        "shares": kept,
         "ablations": varied,
         "claims": verdicts,
     }
@@ -216,6 +188,7 @@ def about(runs: list[SeedRun], arguments: argparse.Namespace) -> dict[str, Any]:
     command = f"python benchmarks/paper_tables.py --recipe {arguments.recipe}" + " --scale" * arguments.scale
     command += f" --variant {arguments.variant}" if arguments.variant else ""
     command += f" --seeds {' '.join(map(str, arguments.seeds))}"
+    command += " --no-ablations" * arguments.no_ablations
     command += f" --set {' '.join(arguments.set)}" if arguments.set else ""
     return {
         "command": command,
@@ -256,7 +229,9 @@ def markdown(content: dict[str, Any]) -> str:
         f"{offline['offline seconds of one core']:,.0f} seconds of one core (seed {facts['seeds'][0]}).",
         tables.break_even(content["costs"]),
     ]
-    parts += ["## What limits the radius", tables.limits(content["limits"])]
+    parts += ["## Share of Monte Carlo's radius", EXPLAINED]
+    for alpha, results in content["shares"].items():
+        parts += [f"### At alpha = {alpha}", tables.shares(results, facts["seeds"])]
     titles = {
         "draws": ("noisy draws", "## Ablation: draws of targets, calibration and Monte Carlo"),
         "training": ("strategy, loss", "## Ablation: trained part and loss (offset curve)"),

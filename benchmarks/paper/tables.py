@@ -68,22 +68,37 @@ def break_even(costs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return markdown_table([head, *rows])
 
 
-def limits(results: Results) -> str:
-    """Return the table of what remains of Monte Carlo's average radius (%), step by step."""
+def shares(results: Results, seeds: Sequence[int]) -> str:
+    """Return the table of what remains of Monte Carlo's average radius (%), and why a row has no numbers."""
     columns = [
+        ("β", "beta", 4),
         ("share of B1's radius", "share of B1", 1),
         ("average radius", "average certified radius", 4),
+    ]
+    covered = [
+        ("points behind B1", "points behind B1", 2),
         ("abstains", "abstention", 1),
         ("coverage", "coverage", 1),
         ("in the boundary", "coverage in the boundary", 1),
         ("if certified", "coverage if certified", 1),
     ]
-    head = ["step", *(title for title, _, _ in columns), "r ≥ 0"]
+    head = ["certifier", *(title for title, _, _ in columns), "r ≥ 0", *(title for title, _, _ in covered)]
     rows = [
-        [name, *(cell(entries, key, digits) for _, key, digits in columns), cell(entries, "certified accuracy", 1, 0)]
+        [
+            name,
+            *(cell(entries, key, digits) for _, key, digits in columns),
+            cell(entries, "certified accuracy", 1, 0),
+            *(cell(entries, key, digits) for _, key, digits in covered),
+        ]
         for name, entries in results.items()
     ]
-    return markdown_table([head, *rows])
+    notes = [
+        f"- {name}, seed {seed}: refused: {entry['refused']}"
+        for name, entries in results.items()
+        for seed, entry in zip(seeds, entries, strict=True)
+        if entry["refused"]
+    ]
+    return "\n\n".join([markdown_table([head, *rows]), *(["\n".join(notes)] if notes else [])])
 
 
 def ablation(results: Results, radii: Sequence[float], what: str) -> str:
