@@ -77,7 +77,7 @@ def engine_of_all(run: Run, sigmas: list[float]) -> Path:
         if not surrogates[-1].exists():
             parts = (run.folder / "classifier", place / "train", surrogates[-1])
             print(f"seed {run.seed}, sigma = {sigma:g}: {stages.fit(run.splits.targets, recipe.fit, *parts)}")
-    engine, (first, *more) = run.folder / "engine", surrogates
+    engine, (first, *more) = run.folder / f"engine-{'-'.join(f'{sigma:g}' for sigma in sigmas)}", surrogates
     if not engine.exists():
         print(stages.export(run.splits.train, recipe.export, recipe.plan, first, engine, *more))
     return engine

@@ -18,10 +18,11 @@ from rrise import _C
 from rrise.calibration.bounds import clopper_pearson
 from rrise.calibration.guarantees import CERTIFIED, MARGINAL, TRAINING_CONDITIONAL
 from rrise.calibration.levels import SHARES, choose_levels
+from rrise.calibration.scored import Scored
 from rrise.evaluation.baselines import cohen_select
 from rrise.evaluation.thinning import thinned
 from rrise.runtime.certificates import Certificates
-from rrise.stages.calibrate import Scored, as_of
+from rrise.stages.calibrate import as_of
 
 ETA = 0.01
 """Share of calibrations that may break a guarantee that is not marginal."""
