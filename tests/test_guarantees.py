@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -272,6 +272,17 @@ def test_calibration_on_memorised_inputs_is_detected(curve: str) -> None:
         check_marginal(Trial.run(cheat, curve, MARGINAL, **TYPICAL), 0.05)
     with pytest.raises(AssertionError):
         check_training_conditional(Trial.run(cheat, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), 0.05, 0.05)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_calibration_on_another_engine_s_scores_is_detected(curve: str) -> None:
+    """The engine that is deployed is far surer of the same labels, as one whose arithmetic saturates may be."""
+    deployed = linear_population(3)
+    other = replace(deployed, q_in_calibration=norm.cdf(norm.ppf(deployed.q) / 3))
+    with pytest.raises(AssertionError):
+        check_marginal(Trial.run(other, curve, MARGINAL, **TYPICAL), 0.05)
+    with pytest.raises(AssertionError):
+        check_training_conditional(Trial.run(other, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), 0.05, 0.05)
 
 
 def served_trial(population: Population, curve: str, guarantee: str, repetitions: int, seed: int) -> np.ndarray:
