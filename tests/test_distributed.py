@@ -43,6 +43,12 @@ def cluster(job: Job):
     made.close()
 
 
+@pytest.fixture(autouse=True)
+def no_worker_of_another_test() -> None:
+    """Workers outlive their run by a moment; a test that stops or kills one must not take one of the test before."""
+    wait_for(lambda: not actors(), "end of the last run's workers")
+
+
 def on(cluster, *more: str) -> list[str]:
     return ["--executor", "ray", "--address", cluster.address, *more]
 

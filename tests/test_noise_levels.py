@@ -293,7 +293,7 @@ def test_a_bundle_swapped_before_the_fork_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_benchmark_compares_them_and_goes_on_where_it_was(tmp_path: Path) -> None:
     script = ROOT / "benchmarks" / "noise_levels.py"
-    command = [sys.executable, str(script), "--sigmas", "0.25", "0.1", "--seeds", "1", "2", "--out", str(tmp_path)]
+    command = [sys.executable, str(script), "--sigmas", "0.25", "0.1", "--seeds", "1", "--out", str(tmp_path)]
     settings = [setting for setting in SMALL if not setting.startswith(("rival", "evaluate.latency"))]
     done = subprocess.run([*command, "--set", *settings], capture_output=True, text=True, check=True)
     found = json.loads((tmp_path / "levels.json").read_text())["results"]
@@ -306,7 +306,7 @@ def test_the_benchmark_compares_them_and_goes_on_where_it_was(tmp_path: Path) ->
         "B1, sigma = 0.25",
         "B1, all",
     ]
-    assert all(len(entries) == 2 for entries in found.values())
+    assert all(len(entries) == 1 for entries in found.values())
     for entry in (entry for entries in found.values() for entry in entries):
         assert 0 < entry["average certified radius"] < 1
         assert entry["certified accuracy"] == sorted(entry["certified accuracy"], reverse=True)
