@@ -102,13 +102,14 @@ def certify(arguments: argparse.Namespace) -> None:
     from rrise.data import read_images
     from rrise.runtime.bundle import read_files
     from rrise.runtime.certificates import ABSTAIN
-    from rrise.runtime.certifier import Certifier
+    from rrise.runtime.certifier import Certifier, opened_engine
     from rrise.runtime.levels_schema import LevelsBundle
     from rrise.runtime.multi_sigma import MultiSigma
 
-    options = vars(read_options(arguments, EngineOptions)) | {"public_key": arguments.public_key}
-    several = isinstance(read_files(arguments.bundle, arguments.public_key)[1], LevelsBundle)
-    certifier = MultiSigma.load(arguments.bundle, **options) if several else Certifier.load(arguments.bundle, **options)
+    _, loaded, data = read_files(arguments.bundle, arguments.public_key)
+    engine = opened_engine(loaded, data, read_options(arguments, EngineOptions))
+    several = isinstance(loaded, LevelsBundle)
+    certifier = MultiSigma(loaded, engine) if isinstance(loaded, LevelsBundle) else Certifier(loaded, engine)
     names, images = read_images(arguments.images)
     rows = [{"image": name, **row} for name, row in zip(names, certifier(images).to_rows(), strict=True)]
     if arguments.json:

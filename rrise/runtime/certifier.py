@@ -14,10 +14,10 @@ from rrise.runtime.bundle import BundleError, read_bundle
 from rrise.runtime.certificates import Certificate, unchecked
 from rrise.runtime.documents import sha256_of
 from rrise.runtime.engines.opening import open_engine_bytes
-from rrise.runtime.engines.process import ProcessEngine
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.spec import check_engine, read_engine
 from rrise.runtime.images import as_batch, scale, scale_into
+from rrise.runtime.served import Served
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ def engine_logits(engine: Engine, images: NDArray[Any], rows: int) -> NDArray[np
 
 
 @final
-class Certifier:
+class Certifier(Served["Bundle"]):
     """A verified bundle and its engine, ready to certify; safe to call from many threads, and after a fork.
 
     Made by `Certifier.load`, which checks that bundle and engine belong together. What the certificates guarantee is
@@ -61,8 +61,7 @@ class Certifier:
                 f"bundle: expected a curve of the surrogate's q alone, got one of q and m = {extra.m} noisy passes of "
                 "the base classifier. Use rrise.MultiPass, or a bundle without extra_passes."
             )
-        self._bundle = bundle
-        self._engine = ProcessEngine(engine, reopen)
+        super().__init__(bundle, engine, reopen)
         self._kernel = _C.Kernel(bundle.curve.knots_q, bundle.curve.knots_p, bundle.sigma)
         self._local = threading.local()
 
@@ -109,34 +108,9 @@ class Certifier:
         return cls(loaded, opened, lambda: open_bundle(bundle, engine, options, public_key, of=loaded)[1])
 
     @property
-    def bundle(self) -> Bundle:
-        """The bundle, with its calibration and provenance."""
-        return self._bundle
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that runs."""
-        return self._engine()
-
-    @property
     def sigma(self) -> float:
         """Standard deviation of the smoothing noise, in [0,1] pixel units."""
         return self._bundle.sigma
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, by label."""
-        return self._bundle.engine.classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape (C,H,W) of one image."""
-        return self._bundle.engine.input_shape
-
-    @property
-    def statement(self) -> str:
-        """What is guaranteed, in one sentence."""
-        return self._bundle.statement
 
     def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return the engine's logits float32[B, K] of images as `__call__` takes them."""

@@ -12,8 +12,8 @@ from rrise import _C
 from rrise.runtime.bundle import read_levels
 from rrise.runtime.certificates import ABSTAIN, unchecked
 from rrise.runtime.certifier import ROWS, engine_logits, opened_engine, require_same
-from rrise.runtime.engines.process import ProcessEngine
 from rrise.runtime.engines.protocol import EngineOptions
+from rrise.runtime.served import Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class ChosenCertificates:
 
 
 @final
-class MultiSigma:
+class MultiSigma(Served["LevelsBundle"]):
     """A verified bundle of several noise levels and its engine; safe to call from many threads, and after a fork.
 
     Made by `MultiSigma.load`. One pass of the engine gives logits for every sigma. The bounds of an input hold together
@@ -70,8 +70,7 @@ class MultiSigma:
     """
 
     def __init__(self, bundle: LevelsBundle, engine: Engine, reopen: Callable[[], Engine] | None = None) -> None:
-        self._bundle = bundle
-        self._engine = ProcessEngine(engine, reopen)
+        super().__init__(bundle, engine, reopen)
         pairs = zip(bundle.curves, bundle.sigmas, strict=True)
         self._kernels = [_C.Kernel(curve.knots_q, curve.knots_p, sigma) for curve, sigma in pairs]
 
@@ -102,34 +101,9 @@ class MultiSigma:
         return cls(loaded, engine, lambda: _opened(bundle, options, public_key, loaded)[1])
 
     @property
-    def bundle(self) -> LevelsBundle:
-        """The bundle, with its calibration and provenance."""
-        return self._bundle
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that runs."""
-        return self._engine()
-
-    @property
     def sigmas(self) -> tuple[float, ...]:
         """Noise levels, in [0,1] pixel units, rising."""
         return self._bundle.sigmas
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, by label."""
-        return self._bundle.engine.classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape (C,H,W) of one image."""
-        return self._bundle.engine.input_shape
-
-    @property
-    def statement(self) -> str:
-        """What is guaranteed, in a few sentences."""
-        return self._bundle.statement
 
     def each(self, images: NDArray[Any]) -> tuple[Certificates, ...]:
         """Return the certificates at every sigma, which hold together: S of one row an image.

@@ -72,7 +72,7 @@ def calibrate_levels(
     drawn = stores[0].manifest.n
     profile = [as_of(drawn, each) for each in score_levels(opened, splits.profile, shapes, rows=ROWS)] if shapes else []
     facts, reference = stores[0].manifest, Reference.of(opened)
-    for name in ("sampler", "precision"):
+    for name in ("sampler", "precision", "compile"):
         if len(used := {getattr(store.manifest, name) for store in stores}) > 1:
             raise ValueError(f"counts: expected one {name} at every sigma, got {sorted(used)}. Sample them alike.")
     found = []

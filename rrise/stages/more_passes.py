@@ -16,9 +16,9 @@ from rrise.evaluation.baselines import bounded
 from rrise.image_set import image_ids
 from rrise.runtime.bundle import BundleError
 from rrise.runtime.certifier import ROWS, engine_logits, open_bundle
-from rrise.runtime.engines.process import ProcessEngine
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.images import as_batch
+from rrise.runtime.served import Served
 from rrise.stages.service import noisy_source
 from rrise.targets.noise import EXTRA, GridSampler
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @final
-class MultiPass:
+class MultiPass(Served["Bundle"]):
     """A bundle calibrated for m noisy passes, its engine, and the base classifier that makes them.
 
     The label is the surrogate's. What the certificates guarantee is ``statement``; why it is the same guarantee as that
@@ -61,14 +61,13 @@ class MultiPass:
     def __init__(
         self, bundle: Bundle, engine: Engine, source: NoisyImages, reopen: Callable[[], Engine] | None = None
     ) -> None:
-        self.bundle = bundle
+        super().__init__(bundle, engine, reopen)
         self.extra = require_extra(bundle)
         calibrated = bundle.provenance.get("sampler", source.sampler)
         if calibrated != source.sampler:
             raise BundleError(
                 f"bundle: expected sampler {calibrated!r} as at calibration, got {source.sampler!r}. Use that one."
             )
-        self._engine = ProcessEngine(engine, reopen)
         self._source = replace(source, batch=min(source.batch, self.extra.m))
 
     @classmethod
@@ -99,16 +98,6 @@ class MultiPass:
         require_extra(loaded)
         source = noisy_source(loaded, classifier, seed=seed, batch=250, device=device, threads=threads)
         return cls(loaded, engine, source, lambda: open_bundle(bundle, None, chosen, public_key, of=loaded)[1])
-
-    @property
-    def engine(self) -> Engine:
-        """The surrogate's engine."""
-        return self._engine()
-
-    @property
-    def statement(self) -> str:
-        """What is guaranteed, in a few sentences."""
-        return self.bundle.statement
 
     def __call__(self, images: NDArray[Any]) -> Certificates:
         """Return one certificate an image, from one pass of the surrogate and m noisy ones of the classifier.
