@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# Files side by side on up to four cores; tests/conftest.py says which files may not meet.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# Groups of tests side by side on up to four cores; tests/conftest.py says which tests stay together.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: help demo test test-slow test-tensorrt lint type bench build readme clean
+# The tiers run one after the other, also with make -j: they would take each other's cores.
+.NOTPARALLEL:
+.PHONY: help demo test test-all test-slow test-tensorrt lint type bench build readme clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -19,10 +21,12 @@ $(STAMP): pyproject.toml setup.py constraints.txt rrise/VERSION $(wildcard csrc/
 demo: $(STAMP) ## real digits -> certificates, and a report beside Monte Carlo (runs/digits)
 	$(BIN)/rrise run digits
 
-test: $(STAMP) ## the default tests (CPU, no network)
+test: $(STAMP) ## the quick tier: at most three minutes on two cores; no network
 	$(PYTEST)
 
-test-slow: $(STAMP) ## the long tests: statistics over many repetitions, clusters, wheels
+test-all: test test-slow test-tensorrt ## the full tier: all tests there are
+
+test-slow: $(STAMP) ## what the full tier has beyond the quick: README, examples, recipes, Ray, long statistics, wheels
 	$(PYTEST) -m slow --durations=15
 
 $(VENV)/tensorrt-%: $(STAMP)

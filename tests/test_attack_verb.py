@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
-from conftest import small_recipe
+from shared_run import small_recipe
 
 from rrise import stages
 from rrise.__main__ import main

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import small_recipe
 from scipy.stats import binom, norm
+from shared_run import small_recipe
 
 from rrise.calibration.bounds import clopper_pearson, largest_p
 from rrise.calibration.combined import combined_score, fit_kappa

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, small_recipe
 from reference_engines import linear_engine, write_bundle, write_levels
+from shared_run import SMALL, small_recipe
 from test_serving import FORK
 
 from rrise import stages

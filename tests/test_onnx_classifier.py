@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import small_recipe
+from shared_run import small_recipe
 
 from rrise import stages
 from rrise.data import Splits

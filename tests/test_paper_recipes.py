@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_recipe
+from shared_run import small_recipe
 
 from rrise.__main__ import main
 from rrise.calibration.conformal import calibrate

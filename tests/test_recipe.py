@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import small_recipe as small
+from shared_run import small_recipe as small
 
 from rrise.recipe import load_recipe, run
 from rrise.targets.store import CountStore

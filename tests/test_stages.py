@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import small_recipe
+from shared_run import small_recipe
 
 from rrise import stages
 from rrise.calibration import levels
