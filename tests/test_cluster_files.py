@@ -169,6 +169,7 @@ def ray_says():
     return ask
 
 
+@pytest.mark.slow
 def test_the_launcher_takes_its_file_and_no_misspelt_key(ray_says) -> None:
     paths = [path for path in keys(LAUNCHER) if path[0] not in ("provider", "file_mounts")]
     free = {("available_node_types", kind, field) for kind in ("head", "gpu") for field in ("node_config", "resources")}
@@ -181,6 +182,7 @@ def test_the_launcher_takes_its_file_and_no_misspelt_key(ray_says) -> None:
     assert set(LAUNCHER["provider"]) == {"type", "region", "availability_zone", "cache_stopped_nodes"}
 
 
+@pytest.mark.slow
 def test_ray_takes_the_commands_and_start_parameters(ray_says) -> None:
     ours = [words[1:] for words in README if words[0] == "ray"]
     assert {words[0] for words in ours} == {"get-auth-token", "up", "dashboard", "job", "down"}

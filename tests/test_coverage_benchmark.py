@@ -31,6 +31,7 @@ def test_the_stripes_probability_is_that_of_the_noise(coverage) -> None:
     np.testing.assert_allclose(truth, seen, atol=6 * 0.5 / np.sqrt(400_000))
 
 
+@pytest.mark.slow
 def test_a_promise_that_is_kept_and_one_that_is_not(coverage) -> None:
     rng = np.random.default_rng(0)
     truth = coverage.half_space(2, rng, 5_000)

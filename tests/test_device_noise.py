@@ -46,6 +46,7 @@ def compare(device: str) -> int:
     return ambiguous
 
 
+@pytest.mark.slow
 def test_the_interpreted_kernel_is_the_cpu_s_to_the_bit() -> None:
     """In a process of its own: triton reads the environment when it is imported."""
     script = "import test_device_noise as t; print(t.compare('cpu'))"

@@ -53,6 +53,7 @@ def other(finished: Finished, recipe: Recipe, splits: Splits, tmp_path_factory: 
     return out
 
 
+@pytest.mark.slow
 def test_another_precision_has_its_own_curve(finished: Finished, other: Path) -> None:
     ours, theirs = (load_bundle(folder / "scaled") for folder in (finished[0] / "bundles", other / "bundles-int8"))
     assert (ours.engine.precision, theirs.engine.precision) == ("float32", "int8")
@@ -63,6 +64,7 @@ def test_another_precision_has_its_own_curve(finished: Finished, other: Path) ->
     assert theirs.reference.runtime.split()[0] == theirs.engine.kind
 
 
+@pytest.mark.slow
 def test_a_swapped_engine_is_refused_until_it_is_calibrated(finished: Finished, other: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(finished[0] / "bundles" / "scaled", tmp_path / "b")
     shutil.copyfile(other / "engine" / "engine.onnx", bundle / "engine.onnx")
@@ -71,6 +73,7 @@ def test_a_swapped_engine_is_refused_until_it_is_calibrated(finished: Finished, 
     assert Certifier.load(other / "bundles-int8" / "scaled").engine.precision == "int8"
 
 
+@pytest.mark.slow
 def test_the_table_says_what_each_precision_costs(
     finished: Finished, other: Path, splits: Splits, tmp_path: Path
 ) -> None:

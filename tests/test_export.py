@@ -91,6 +91,7 @@ def test_model_is_plain(exported: tuple[Network, Path, dict]) -> None:
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
 
 
+@pytest.mark.slow
 def test_equal_networks_give_equal_engines_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     specs = [export_for(make_network("mixer"), tmp_path / name, ExportConfig()) for name in "ab"]
     assert specs[0] == specs[1]
@@ -219,6 +220,7 @@ def test_config_names_the_field_it_refuses(field: str, value: object) -> None:
         ExportConfig(**{field: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision", "kind"),
     [
@@ -248,6 +250,7 @@ def test_lower_precision_changes_little_and_says_how_much(
     assert loud == []  # the quantiser's advice is not the user's
 
 
+@pytest.mark.slow
 def test_int8_quantises_products_only_and_biases_stay(tmp_path: Path) -> None:
     export_for(make_network("mixer"), tmp_path / "engine", ExportConfig(precision="int8"))
     model = onnx.load(tmp_path / "engine" / "engine.onnx")
@@ -262,6 +265,7 @@ def test_int8_quantises_products_only_and_biases_stay(tmp_path: Path) -> None:
         assert all(weights[name] == onnx.TensorProto.FLOAT for name in node.input[2:])
 
 
+@pytest.mark.slow
 def test_int8_for_tensorrt_has_no_zero_points() -> None:
     from rrise.training.quantisation import quantise
 

@@ -43,6 +43,7 @@ def needs(tmp_path: Path) -> None:
         pytest.skip("this compiler has no address and undefined-behaviour sanitizers")
 
 
+@pytest.mark.slow
 def test_the_corpus_and_random_inputs_break_nothing(tmp_path: Path) -> None:
     done = replay(build(tmp_path / "replay", ROOT / "fuzz" / "kernel.cpp", ROOT / "csrc"), 4000)
     assert done.returncode == 0, done.stderr

@@ -95,6 +95,7 @@ def test_bounds_at_all_sigma_hold_together() -> None:
     assert np.mean(misses > 0.1) > 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", [{"shift": -1}, {"alone": True}], ids=["a rank too low", "each for itself"])
 def test_what_breaks_that_is_detected(mistake: dict) -> None:
     marginal, conditional = (repeated(Pool(1), **tight, **mistake) for tight in (TIGHT_MARGINAL, TIGHT_CONDITIONAL))

@@ -503,6 +503,7 @@ LEVELS = {  # how the header is compiled, and what the CPU must know to run it
 }
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_vector_width_gives_the_same_bits(level: str, tmp_path: Path) -> None:

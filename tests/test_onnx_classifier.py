@@ -83,6 +83,7 @@ def calibrated(sampled: Path, recipe: Recipe, splits: Splits, engine: Path, out:
     return Certifier.load(out / "scaled")
 
 
+@pytest.mark.slow
 def test_onnx_runtime_counts_what_torch_counts(finished: tuple[Path, list[str]], sampled: Path) -> None:
     for split in ("train", "calibration"):
         onnx, by_torch = (CountStore.open(room / "counts" / split) for room in (sampled, finished[0]))
@@ -91,6 +92,7 @@ def test_onnx_runtime_counts_what_torch_counts(finished: tuple[Path, list[str]],
         assert moved <= 1e-3 * by_torch.table().counts.sum()
 
 
+@pytest.mark.slow
 def test_a_bundle_says_what_was_vouched_for_and_certifies(
     sampled: Path, recipe: Recipe, splits: Splits, tmp_path: Path
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_bundle_says_what_was_vouched_for_and_certifies(
     assert rows["provenance"]["classifier"] == open_classifier(sampled / "base.onnx").sha256
 
 
+@pytest.mark.slow
 def test_named_training_images_are_refused_for_calibration_and_test(
     sampled: Path, recipe: Recipe, splits: Splits, tmp_path: Path
 ) -> None:
@@ -151,6 +154,7 @@ def test_named_training_images_are_refused_for_calibration_and_test(
         )
 
 
+@pytest.mark.slow
 def test_silence_is_refused_and_so_are_words_that_mean_nothing(
     finished: tuple[Path, list[str]], sampled: Path, splits: Splits, tmp_path: Path
 ) -> None:
@@ -170,6 +174,7 @@ def test_silence_is_refused_and_so_are_words_that_mean_nothing(
         with_training_images(onnx, SeenConfig(str(tmp_path / "absent.npy")))
 
 
+@pytest.mark.slow
 def test_a_surrogate_of_an_onnx_classifier_needs_a_network(sampled: Path, splits: Splits, tmp_path: Path) -> None:
     given = (sampled / "base.onnx", sampled / "counts/train", tmp_path / "surrogate")
     with pytest.raises(ValueError, match="Give --strategy scratch --network NAME"):
@@ -197,6 +202,7 @@ def refused(splits: Splits, config: SampleConfig, sampled: Path, message: str) -
     assert not (sampled / "none").exists()
 
 
+@pytest.mark.slow
 def test_how_an_onnx_classifier_cannot_run_is_refused(sampled: Path, recipe: Recipe, splits: Splits) -> None:
     module = open_classifier(sampled / "base.onnx").module
     for settings, name in ((("cuda", "float32", False), "device"), (("cpu", "float32", True), "compile")):
@@ -205,6 +211,7 @@ def test_how_an_onnx_classifier_cannot_run_is_refused(sampled: Path, recipe: Rec
     refused(splits, replace(recipe.sample, precision="bfloat16"), sampled, "^precision: expected float32")
 
 
+@pytest.mark.slow
 def test_images_of_another_shape_are_refused(sampled: Path, recipe: Recipe, splits: Splits) -> None:
     wide = np.repeat(splits.train.images, 2, axis=2)
     other = replace(splits, train=replace(splits.train, images=wide))

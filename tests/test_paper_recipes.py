@@ -182,6 +182,7 @@ def test_the_profile_may_be_images_after_the_targets() -> None:
     assert none.profile.ids.tolist() == none.targets.ids.tolist()
 
 
+@pytest.mark.slow
 def test_many_targets_of_few_draws_and_a_profile_of_all(tmp_path: Path) -> None:
     more = ("data.targets=200", "data.profile=60", "targets.n=20", "evaluate.n_reference=50")
     run(small_recipe(tmp_path / "run", *more), say=lambda line: None, progress=False)
@@ -205,6 +206,7 @@ def test_many_targets_of_few_draws_and_a_profile_of_all(tmp_path: Path) -> None:
     np.testing.assert_allclose(curve.knots_p, expected.knots_p, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_says_that_it_was_scaled_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ def shell(script: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_verb_is_shown_and_runs(place: Path) -> None:
     shown = set(re.findall(r"^rrise (\w+)", "".join(blocks("sh")), re.MULTILINE))
     assert shown == {
@@ -60,6 +61,7 @@ def test_every_verb_is_shown_and_runs(place: Path) -> None:
     assert "900 images × 500 draws in hand/counts/more (9 of 9 shards sampled now)" in said
 
 
+@pytest.mark.slow
 def test_the_embedding_example_runs(place: Path) -> None:
     (example,) = blocks("python")
     done = subprocess.run(
@@ -73,6 +75,7 @@ def test_the_embedding_example_runs(place: Path) -> None:
     assert re.fullmatch(r"(\d 0\.\d+ 0\.\d+|no certificate: fall back)\n", done.stdout)
 
 
+@pytest.mark.slow
 def test_the_commands_of_several_noise_levels_run(place: Path) -> None:
     page = (ROOT / "docs" / "noise-levels.md").read_text()
     said = shell("".join(blocks("sh", page)), place)

@@ -18,7 +18,10 @@ from rrise.evaluation.latency import Latency
 from rrise.evaluation.report import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here; apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here; apt-get install chromium"),
+]
 
 WIDTHS = (390, 1280)
 SECTIONS = [
