@@ -40,7 +40,6 @@ class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorMemoryAllocation = 2
     cudaErrorIllegalAddress = 700
-    cudaErrorStreamCaptureUnsupported = 900
 
 
 class cudaMemcpyKind(enum.IntEnum):
@@ -49,7 +48,6 @@ class cudaMemcpyKind(enum.IntEnum):
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
-    cudaStreamCaptureModeGlobal = 0
     cudaStreamCaptureModeThreadLocal = 1
 
 
@@ -97,12 +95,14 @@ class FakeRuntime:
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple:
         assert flags == self.cudaStreamNonBlocking
-        stream = Stream(1000 + len(self.fake.streams), self.fake.device)
-        self.fake.streams[int(stream)] = stream
-        return self._made("cudaStreamCreateWithFlags", stream)
+        status, stream = self._made("cudaStreamCreateWithFlags", Stream(1000, self.fake.device))
+        if stream is not None:
+            self.fake.streams[int(stream)] = stream
+        return (status, stream)
 
     def cudaStreamDestroy(self, stream: Stream) -> tuple:
         assert not self.fake.memory, "memory outlives the stream that uses it"
+        assert stream.captured is None, "a capture that was begun was not ended"
         del self.fake.streams[int(stream)]
         return (self._begin("cudaStreamDestroy"),)
 
@@ -144,8 +144,7 @@ class FakeRuntime:
         return (status,)
 
     def cudaStreamSynchronize(self, stream: Stream) -> tuple:
-        if stream.captured is not None:
-            return (cudaError_t.cudaErrorStreamCaptureUnsupported,)
+        assert stream.captured is None
         waiting, stream.waiting = stream.waiting, []
         for work in waiting:
             time.sleep(2e-5)  # other threads get their turn, as while a GPU works
@@ -155,8 +154,8 @@ class FakeRuntime:
     def cudaStreamBeginCapture(self, stream: Stream, mode: cudaStreamCaptureMode) -> tuple:
         assert mode == cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         assert not stream.waiting
-        stream.captured = []
-        return (self._begin("cudaStreamBeginCapture"),)
+        status, stream.captured = self._made("cudaStreamBeginCapture", [])
+        return (status,)
 
     def cudaStreamEndCapture(self, stream: Stream) -> tuple:
         graph, stream.captured = stream.captured, None

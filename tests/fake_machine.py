@@ -1,8 +1,10 @@
 """A machine with GPUs, CUDA and one version of TensorRT, none of them real."""
 
+import contextlib
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -25,3 +27,14 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str, gpus: tuple[str, ...] = 
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
     monkeypatch.setattr(tensorrt_module, "_loaded", functools.cache(tensorrt_module._loaded.__wrapped__))
     return SimpleNamespace(kind=kind, version=VERSIONS[name], module=module, tensorrt=module.fake, cuda=runtime.fake)
+
+
+@contextlib.contextmanager
+def refused(error: type[Exception], said: str) -> Iterator[None]:
+    """Expect a refusal: one line that says what was expected and what was got, and matches."""
+    with pytest.raises(error, match=said) as caught:
+        yield
+    text = str(caught.value)
+    assert ": expected " in text
+    assert ", got" in text
+    assert "\n" not in text

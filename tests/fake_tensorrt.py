@@ -19,7 +19,7 @@ WARM_UPS = 2
 
 
 def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> SimpleNamespace:
-    """A fresh module; ``fake.broken`` maps a method to what it logs as it fails, ``fake.calls`` is what was called."""
+    """A fresh module; ``fake.broken`` maps a method to what it logs as it fails, ``calls`` is what was called."""
     fake = SimpleNamespace(broken={}, calls=[], warned={}, capturable=True, config=[], answer=None)
     fake.contexts, fake.orphans, fake.seen = 0, 0, []  # alive; alive after their memory; images of every run
 
@@ -28,7 +28,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
         fake.calls.append(name)
         if name in fake.warned:
             logger.log(ILogger.WARNING, fake.warned[name])
-        if name in fake.broken:
+        if fake.broken.get(name):
             logger.log(ILogger.ERROR, fake.broken[name])
         return name not in fake.broken
 
@@ -46,26 +46,24 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
         def log(self, severity: Severity, msg: str) -> None:
             raise NotImplementedError
 
-    DataType = enum.IntEnum("DataType", {"FLOAT": 0, "HALF": 1, "INT8": 2})
+    DataType = enum.IntEnum("DataType", {"FLOAT": 0, "HALF": 1})
     BuilderFlag = enum.IntEnum("BuilderFlag", {"TF32": 8})
     RtxBuilderFlag = enum.IntEnum("RtxBuilderFlag", {"TF32": 8, "REQUIRE_USER_ALLOCATION": 28})
     MemoryPoolType = enum.IntEnum("MemoryPoolType", {"WORKSPACE": 0})
     NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
-    ExecutionContextAllocationStrategy = enum.IntEnum(
-        "ExecutionContextAllocationStrategy", {"STATIC": 0, "USER_MANAGED": 2}
-    )
+    ExecutionContextAllocationStrategy = enum.IntEnum("ExecutionContextAllocationStrategy", {"USER_MANAGED": 2})
     DynamicShapesKernelSpecializationStrategy = enum.IntEnum(
         "DynamicShapesKernelSpecializationStrategy", {"LAZY": 0, "EAGER": 1}
     )
-    TensorIOMode = enum.IntEnum("TensorIOMode", {"NONE": 0, "INPUT": 1, "OUTPUT": 2})
+    TensorIOMode = enum.IntEnum("TensorIOMode", {"INPUT": 1, "OUTPUT": 2})
 
     class ITensor:
         name = dtype = shape = None
 
         def __init__(self, value: object) -> None:
             tensor = value.type.tensor_type
-            types = {onnx.TensorProto.FLOAT: DataType.FLOAT, onnx.TensorProto.FLOAT16: DataType.HALF}
-            self.name, self.dtype = value.name, types.get(tensor.elem_type, DataType.INT8)
+            self.name = value.name
+            self.dtype = DataType.FLOAT if tensor.elem_type == onnx.TensorProto.FLOAT else DataType.HALF
             self.shape = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim)
 
     class INetworkDefinition:
@@ -150,11 +148,11 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
             self._profiles.append(profile._shapes)
             return 0 if called("add_optimization_profile", self._logger) else -1
 
-        def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
-            called("create_timing_cache", self._logger)
-            return ITimingCache(serialized_timing_cache)
+        def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+            return ITimingCache(serialized_timing_cache) if called("create_timing_cache", self._logger) else None
 
         def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+            assert cache is not None
             assert not ignore_mismatch
             self._cache = cache
             return called("set_timing_cache", self._logger)
@@ -280,7 +278,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
             return TensorIOMode.INPUT if name == self._content["names"][0] else TensorIOMode.OUTPUT
 
         def get_tensor_dtype(self, name: str) -> DataType:
-            return DataType[self._content.get("dtype", "FLOAT")]
+            return DataType.FLOAT
 
         def get_tensor_shape(self, name: str) -> tuple:
             return tuple(self._content["shapes"][self._content["names"].index(name)])
@@ -311,8 +309,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
                 raise TypeError("pybind11::init(): factory function returned nullptr")
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
-            if not called("deserialize_cuda_engine", self._logger):
-                return None
+            called("deserialize_cuda_engine", self._logger)
             try:
                 content = json.loads(serialized_engine)
             except ValueError:

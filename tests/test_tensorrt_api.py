@@ -1,7 +1,8 @@
 """Every name of TensorRT, TensorRT-RTX and cuda.bindings that rrise uses is there, with the parameters it passes.
 
 The adapter touches nothing that the fakes have not (`test_tensorrt.py`, `test_tensorrt_build.py` run it against them);
-here the fakes are held against NVIDIA's own modules: as recorded in tests/golden, and live where they can be imported.
+here the fakes are held against NVIDIA's own modules: as recorded in tests/golden, and live in the slow tests, where
+they can be imported (`make test-tensorrt` sees to TensorRT's).
 For TensorRT's bindings that needs no GPU and no TensorRT: a dozen lines of C stand in for its libraries. Put the wheel
 tensorrt-cu13-bindings (1.3 MB) into a folder with `pip install --no-deps --target FOLDER`, and name the folder in
 RRISE_TENSORRT_BINDINGS.
@@ -99,6 +100,7 @@ def test_what_tensorrt_11_dropped_is_not_used() -> None:
     assert not any(f"BuilderFlag.{flag}" in source.read_text() for source in sources for flag in flags)
 
 
+@pytest.mark.slow
 def test_tensorrt_rtx_itself_where_it_is_installed() -> None:
     module = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx: pip install 'rrise[rtx]'")
     if module.__version__ == VERSIONS["tensorrt-rtx"]:
@@ -106,6 +108,7 @@ def test_tensorrt_rtx_itself_where_it_is_installed() -> None:
     assert missing(fake("tensorrt-rtx"), table(module)["classes"]) == []
 
 
+@pytest.mark.slow
 def test_cuda_bindings_where_they_are_installed() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings: pip install 'rrise[rtx]'")
     names = [name for name in dir(FakeRuntime) if name.startswith("cuda")]
@@ -147,6 +150,7 @@ def bindings() -> Path:
     return Path(named)
 
 
+@pytest.mark.slow
 def test_tensorrt_s_own_bindings_over_stub_libraries(bindings: Path, tmp_path: Path) -> None:
     done = with_stub_libraries(tmp_path, bindings, str(Path(__file__).parent / "tensorrt_api.py"), "tensorrt_bindings")
     assert done.returncode == 0, done.stderr
@@ -158,6 +162,7 @@ def test_tensorrt_s_own_bindings_over_stub_libraries(bindings: Path, tmp_path: P
     assert missing(fake(name), found["classes"]) == []
 
 
+@pytest.mark.slow
 def test_the_adapter_over_tensorrt_s_own_bindings_says_that_tensorrt_does_not_start(
     bindings: Path, tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ class TensorRtEngine(_PlanEngine):
     data : bytes
         The plan. It holds code for the GPU: open only what you trust.
     precision : str
-        Arithmetic of the network, as recorded by whoever exported it.
+        Arithmetic of the network, as its export recorded it.
     options : EngineOptions, optional
         ``device`` picks the GPU, the first by default; threads and spinning have no meaning here.
 

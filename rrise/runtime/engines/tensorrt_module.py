@@ -11,7 +11,7 @@ import importlib
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,11 +148,11 @@ class Tensor:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, name: str, dtype: Any, dims: Iterable[int]) -> Tensor:
+    def of(cls, name: str, dtype: Any, dims: Sequence[int]) -> Tensor:
         """Return it from TensorRT's own values."""
         try:
-            shape = tuple(int(size) for size in dims)
-        except ValueError:  # Dims of unknown rank have length -1
+            shape = tuple(int(dims[index]) for index in range(len(dims)))
+        except ValueError:  # Dims of unknown rank have length -1, which len refuses, and items without end
             shape = ()
         return cls(name, str(dtype.name), shape)
 
