@@ -10,12 +10,17 @@ import pytest
 RAY = ("test_distributed.py", "test_job_submit.py", "served_over_http")
 """Files and a test that start clusters on this machine: two at once would share its cores between ten processes."""
 
+ALONE = ("test_mutations.py::test_it_is_caught",)
+"""Tests that share nothing with others of their file; each is a group."""
+
 
 def group_of(nodeid: str) -> str:
     """Return the group of a test: with ``pytest -n``, the tests of a group run in one process.
 
     There they share what is slow to make. A file is a group, and all that starts clusters is another.
     """
+    if any(part in nodeid for part in ALONE):
+        return nodeid
     return "ray" if any(part in nodeid for part in RAY) else nodeid.partition("::")[0]
 
 

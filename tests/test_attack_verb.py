@@ -106,6 +106,9 @@ def test_seen_images_and_abstentions_are_refused(finished: Finished, splits: Spl
         attack(run, replace(splits, test=splits.calibration), out)
     with pytest.raises(ValueError, match="test: expected images that had no part"):
         attack(run, replace(splits, test=splits.train), out)
+    fewer = splits.calibration.take(range(100))  # the other 50 may be test images
+    with pytest.raises(ValueError, match=r"calibration: expected the images that the bundle was calibrated on"):
+        attack(run, replace(splits, calibration=fewer), out)
     nothing = made_up(run, tmp_path / "bundle", p=0.5)
     with pytest.raises(ValueError, match="images: expected one that the bundle certifies, got 12 abstentions"):
         attack(run, splits, out, bundle=nothing)

@@ -279,6 +279,14 @@ def test_seed_stream_id_and_draw_name_different_noise(kind: str) -> None:
     assert abs(shifted) < 5.5 / np.sqrt(pixels)
 
 
+def test_every_stream_has_a_number_and_a_name_of_its_own() -> None:
+    """Two that shared one would share their draws: the class would be picked on the draws that bound it, say."""
+    streams = {name.lower(): n for name, n in vars(noise).items() if name.isupper() and type(n) is int}
+    assert len(set(streams.values())) == len(streams) > len(noise.STREAMS)  # an audit's has no name
+    assert max(streams.values()) < 2**8
+    assert noise.STREAMS.items() < streams.items()
+
+
 def test_grid_noise_is_translation_equivariant() -> None:
     x = np.random.default_rng(5).integers(0, 200, (1, 500), dtype=np.uint8)
     sampler = GridSampler(0.5)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference_engines import linear_engine, write_bundle, write_levels
+from reference_engines import exact_certificate, linear_engine, write_bundle, write_levels
 from shared_run import SMALL, small_recipe
 from test_serving import FORK
 
@@ -260,6 +260,20 @@ def test_an_engine_of_another_number_of_logits_is_refused(tmp_path: Path) -> Non
     three = write_levels(tmp_path / "b", linear_engine(np.eye(4, 3), np.zeros(3)))
     with pytest.raises(BundleError, match=r"expected 6 logits of images \(1, 2, 2\) as recorded, got 3"):
         MultiSigma.load(three)
+
+
+def test_each_sigma_has_its_own_logits_curve_and_radius(tmp_path: Path) -> None:
+    bias = np.array([0.0, 1.5, 0.3, 2.0, 0.1, 0.2], np.float32)
+    folder = write_levels(tmp_path / "b", linear_engine(np.zeros((4, 6)), bias))
+    content = json.loads((folder / "bundle.json").read_text())
+    levels = MultiSigma.load(folder).each(np.zeros((2, 2), np.uint8))
+    for index, (found, curve) in enumerate(zip(levels, content["curves"], strict=True)):
+        own = bias[3 * index : 3 * index + 3]
+        label, q, p, radius = exact_certificate(own, curve["knots_q"], curve["knots_p"], (0.25, 0.5)[index])
+        assert found.label.tolist() == [label] == [1 - index]
+        assert found.q[0] == pytest.approx(float(q), abs=1e-6)
+        assert found.p_lower[0] == pytest.approx(float(p), abs=1e-6)
+        assert found.radius[0] == pytest.approx(float(radius), abs=1e-6)
 
 
 def test_logits_that_are_not_finite_make_no_claim_at_that_sigma_alone(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from reference_engines import linear_engine, write_bundle
 
-from rrise import MultiPass
-from rrise.runtime import BundleError
+from rrise import Certifier, MultiPass
+from rrise.runtime import BundleError, load_bundle
+from rrise.stages.service import noisy_source
 
 WEIGHTS = np.array([[4, 0, 0], [0, 4, 0], [0, 0, 4], [2, -2, 1]], np.float32)
 FRAMES = np.random.default_rng(0).integers(0, 256, (16, 2, 2), dtype=np.uint8)
@@ -71,6 +73,39 @@ def test_floats_are_taken_where_the_noise_is_float_too(tmp_path: Path) -> None:
     for wrong in (PLANES - np.float32(0.5), PLANES * np.float32(2)):
         with pytest.raises(ValueError, match=r"images: expected pixels in \[0,1\], got min"):
             certifier(wrong)
+
+
+# --- What does not belong together -----------------------------------------------------------------------------------
+
+
+def test_one_pass_is_refused_a_curve_of_more_and_more_passes_one_of_q(tmp_path: Path) -> None:
+    bundle, classifier = saved(tmp_path)
+    with pytest.raises(BundleError, match=r"curve of the surrogate's q alone, got one of q and m = 8 noisy passes"):
+        Certifier.load(bundle)
+    facts = {"classifier_sha256": hashlib.sha256(classifier.read_bytes()).hexdigest(), "sampler": "grid"}
+    plain = write_bundle(tmp_path / "plain", classifier.read_bytes(), provenance=facts)
+    assert Certifier.load(plain).sigma == 0.5
+    with pytest.raises(BundleError, match="expected a curve of q and noisy passes, got one of q alone"):
+        MultiPass.load(plain, classifier)
+
+
+def test_another_number_of_draws_and_other_noise_than_calibrated_are_refused(tmp_path: Path) -> None:
+    bundle, classifier = saved(tmp_path)
+    certifier = MultiPass.load(bundle, classifier, seed=3)
+    certifier.from_counts(FRAMES[:1], np.array([[M, 0, 0]]))
+    for counts in ([M + 1, 0, 0], [M - 1, 0, 0], [0, 0, 0]):
+        with pytest.raises(ValueError, match="expected m = 8 draws of every image, as calibrated"):
+            certifier.from_counts(FRAMES[:1], np.array([counts]))
+    source = noisy_source(load_bundle(bundle), classifier, seed=3)
+    with pytest.raises(BundleError, match="expected sampler 'grid' as at calibration, got 'gaussian'"):
+        MultiPass(certifier.bundle, certifier.engine, replace(source, sampler="gaussian"))
+
+
+def test_another_classifier_than_calibrated_is_refused(tmp_path: Path) -> None:
+    bundle, classifier = saved(tmp_path)
+    classifier.write_bytes(linear_engine(WEIGHTS, np.full(3, 1e-3)))
+    with pytest.raises(ValueError, match=r"^classifier: expected the one that the bundle was made from, sha256"):
+        MultiPass.load(bundle, classifier)
 
 
 # --- After a fork ----------------------------------------------------------------------------------------------------

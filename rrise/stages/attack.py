@@ -10,7 +10,7 @@ import numpy as np
 
 from rrise.stages.attacked_points import attacked_points, certificates_of, engine_labels, pictures
 from rrise.stages.calibrate import require_unseen
-from rrise.stages.provenance import as_calibrated, require_of
+from rrise.stages.provenance import as_calibrated, require_calibrated_on, require_of
 from rrise.stages.whole import whole_folder
 from rrise.stages.workers import deterministic
 
@@ -37,8 +37,8 @@ def attack(
     Raises
     ------
     ValueError
-        If the networks are not those that the bundle was made from, the classifier has no gradient (an ONNX file), a
-        test image had a part in any of them, or nothing is certified.
+        If the networks or the calibration images are not those that the bundle was made from, the classifier has no
+        gradient (an ONNX file), a test image had a part in any of them, or nothing is certified.
     """
     import torch
 
@@ -100,6 +100,7 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
 
     certifier, device = networks.certifier, usable_device(config.device)
     shown = splits.test.take(np.arange(min(config.images or len(splits.test), len(splits.test))))
+    require_calibrated_on(certifier.bundle, splits.calibration)
     used = [networks.surrogate.training_ids, networks.classifier.training_ids, splits.calibration.ids]
     require_unseen("test", shown, np.concatenate(used))
     certificates = certificates_of(certifier, shown.images)

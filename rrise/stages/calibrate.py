@@ -85,8 +85,8 @@ def calibrate(
     Raises
     ------
     ValueError
-        If a calibration image trained the classifier or the surrogate, counts are of another classifier or σ, or the
-        images or draws are too few for the guarantee.
+        If a calibration image trained the classifier or the surrogate or shapes the curve, counts are of another
+        classifier or σ, or the images or draws are too few for the guarantee.
     """
     from rrise.calibration.combined import describe_passes
     from rrise.calibration.conformal import calibrate as calibrated
@@ -107,7 +107,7 @@ def calibrate(
         )
     opened = open_engine(engine, options=options)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
-    require_unseen("calibration", splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
+    require_unseen("calibration", splits.calibration, images_behind(engine, splits))
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
     for name, store in stores.items():
         require_counts_of(spec["classifier_sha256"], store)
@@ -260,6 +260,15 @@ def _with_passes(
             for points, part in zip((scored, shape), parts, strict=True)
         )
         yield ExtraPasses(m, kappa), own, (profile, shape.k, shape.n)
+
+
+def images_behind(engine: Path, splits: Splits) -> NDArray[np.uint64]:
+    """Return the ids of all images that a curve is made from before calibration.
+
+    They trained the classifier or the surrogate of an engine folder, or shape the curve.
+    """
+    trained = np.load(engine / "training_ids.npy", allow_pickle=False)
+    return np.union1d(trained, splits.profile.ids)
 
 
 def require_unseen(split: str, images: ImageSet, used: NDArray[np.uint64]) -> None:

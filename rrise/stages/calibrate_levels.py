@@ -10,7 +10,15 @@ import numpy as np
 
 from rrise.calibration.scored import Scored
 from rrise.stages.build import require_counts_of
-from rrise.stages.calibrate import as_of, caveats, origins, require_fixed_draws, require_unseen, split_of_alpha
+from rrise.stages.calibrate import (
+    as_of,
+    caveats,
+    images_behind,
+    origins,
+    require_fixed_draws,
+    require_unseen,
+    split_of_alpha,
+)
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -63,7 +71,7 @@ def calibrate_levels(
             f"{engine}. Export the surrogates of all sigma together: rrise export --surrogate A B."
         )
     sigmas = [float(sigma) for sigma in spec["sigmas"]]
-    require_unseen("calibration", splits.calibration, np.load(engine / "training_ids.npy", allow_pickle=False))
+    require_unseen("calibration", splits.calibration, images_behind(engine, splits))
     stores = _by_sigma("counts", counts, sigmas, spec["classifier_sha256"])
     shapes = _by_sigma("profile", profiles, sigmas, spec["classifier_sha256"]) if profiles else []
     for store in stores:
@@ -72,7 +80,7 @@ def calibrate_levels(
     drawn = stores[0].manifest.n
     profile = [as_of(drawn, each) for each in score_levels(opened, splits.profile, shapes, rows=ROWS)] if shapes else []
     facts, reference = stores[0].manifest, Reference.of(opened)
-    for name in ("sampler", "precision", "compile"):
+    for name in ("sampler", "precision", "compile", "device"):
         if len(used := {getattr(store.manifest, name) for store in stores}) > 1:
             raise ValueError(f"counts: expected one {name} at every sigma, got {sorted(used)}. Sample them alike.")
     found = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rrise.data import ImageSet
     from rrise.evaluation.contender import Contender
     from rrise.evaluation.settings import EvaluateConfig
+    from rrise.runtime.bundle_schema import Bundle
     from rrise.runtime.certifier import Certifier
     from rrise.targets.settings import SampleConfig
 
@@ -37,11 +38,14 @@ class Certifiers:
         Whose result is stated.
     passes : mapping of str to path
         Bundles for more passes, by the names of their contenders.
+    bundles : mapping of str to Bundle
+        All of them, by the names of their contenders.
     """
 
     by_name: Mapping[str, Certifier]
     deployed: str
-    passes: Mapping[str, Path] = field(default_factory=dict)
+    passes: Mapping[str, Path]
+    bundles: Mapping[str, Bundle]
 
     @property
     def stated(self) -> Certifier:
@@ -78,14 +82,15 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     if taken:
         raise ValueError(f"rival: expected other names than {', '.join(sorted(taken))}. Name it otherwise.")
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
-    all_bundles = [*loaded.values(), *(certifier.bundle for certifier in found.values())]
-    levels = {(bundle.sigma, bundle.calibration.n, bundle.calibration.error) for bundle in all_bundles}
+    everyone = {name: certifier.bundle for name, certifier in found.items()}
+    everyone |= {name: loaded[folder] for name, folder in passes.items()}
+    levels = {(bundle.sigma, bundle.calibration.n, bundle.calibration.error) for bundle in everyone.values()}
     if len(levels) > 1:
         raise ValueError(
             f"bundles: expected one sigma, n and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
             f"{sorted(levels)}. Compare like with like."
         )
-    return Certifiers(found, deployed, passes)
+    return Certifiers(found, deployed, passes, everyone)
 
 
 def contenders(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.stages.calibrate import require_unseen
+from rrise.stages.provenance import require_calibrated_on
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def engines(
     Parameters
     ----------
     splits : Splits
-        The test split is used; no bundle may have been calibrated on it.
+        The test split is used; the calibration split is there to know that no bundle was calibrated on it.
     config : EnginesConfig
     bundles : sequence of path
         Bundle folders, or folders that hold some, at any depth. The first bundle is what the others are compared with.
@@ -40,7 +42,8 @@ def engines(
     Raises
     ------
     ValueError
-        If the bundles differ in σ, classes or classifier: their radii would not compare.
+        If the bundles differ in σ, classes or classifier: their radii would not compare. If one was calibrated on other
+        images than the calibration split, or on test images.
     """
     from rrise.evaluation.engines import as_json, as_markdown
     from rrise.runtime.engines import EngineOptions
@@ -50,6 +53,9 @@ def engines(
     options = options or EngineOptions()
     folders = _folders(bundles)
     certifiers = _certifiers(folders, options)
+    for name, certifier in certifiers.items():
+        require_calibrated_on(certifier.bundle, splits.calibration, name)
+    require_unseen("test", splits.test, splits.calibration.ids)
     sizes = {name: (folders[name] / c.bundle.engine.file).stat().st_size for name, c in certifiers.items()}
     rows = _rows(splits, config, certifiers, sizes)
     facts = {"images": len(splits.test), "threads": options.threads}

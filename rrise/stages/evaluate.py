@@ -14,7 +14,7 @@ from rrise.stages.build import fill_counts
 from rrise.stages.calibrate import require_unseen, score
 from rrise.stages.contenders import FIXED, Certifiers, contenders, open_certifiers
 from rrise.stages.pass_contenders import open_passes, pass_contenders
-from rrise.stages.provenance import require_of
+from rrise.stages.provenance import require_calibrated_on, require_counts_behind, require_of
 from rrise.stages.timing import latency
 from rrise.stages.whole import whole_folder
 
@@ -63,7 +63,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If bundles differ in σ or n, test images were trained or calibrated on, or counts are of something else.
+        If bundles differ in σ or n, were calibrated on other images or counts than these, test images were trained or
+        calibrated on, or counts would be of another smoothed classifier than the bundles'.
     """
     from rrise.evaluation.latency import timing_as_json
     from rrise.evaluation.report import write_report
@@ -78,24 +79,27 @@ def evaluate(
     refuse_existing(out)
     certifiers = open_certifiers(bundles, rivals or {})
     network = with_training_images(open_classifier(classifier), seen or SeenConfig())
-    for name, certifier in certifiers.by_name.items():
-        require_of(certifier.bundle, "classifier", network, classifier, name)
+    first = certifiers.stated.bundle
+    base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
+    calibration = CountStore.open(within(str(counts), "calibration"))
+    behind, facts = calibration.sha256, calibration.manifest
+    for name, bundle in certifiers.bundles.items():
+        require_of(bundle, "classifier", network, classifier, name)
+        require_calibrated_on(bundle, splits.calibration, name)
+        require_counts_behind(bundle, behind, calibration.uri, name)
+    for name in ("sampler", "precision", "compile", "device"):
+        run, asked = getattr(facts, name), getattr(base, name)
+        if run != (asked.partition(":")[0] if name == "device" else asked):
+            raise ValueError(
+                f"sample.{name}: expected {run!r} as in the calibration counts, got {asked!r}. Another one adds other "
+                "noise or rounds otherwise, and is another smoothed classifier."
+            )
     images = splits.test
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
     require_unseen("test", images, used)
-    first = certifiers.stated.bundle
-    base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
-    calibration = CountStore.open(within(str(counts), "calibration")).manifest
-    for name in ("precision", "compile", "device"):
-        run, asked = getattr(calibration, name), getattr(base, name)
-        if run != (asked.partition(":")[0] if name == "device" else asked):
-            raise ValueError(
-                f"sample.{name}: expected {run!r} as in the calibration counts, got {asked!r}. Another one rounds "
-                "otherwise, and is another classifier."
-            )
     sampled = ("train", "profile") if splits.config and splits.config.profile else ("train",)
     targets = sum(int(CountStore.open(within(str(counts), name)).table().n.sum()) for name in sampled)
-    offline = targets, calibration.images * calibration.n
+    offline = targets, facts.images * facts.n
     passes = open_passes(certifiers.passes, classifier, base.seed, base.device)
     timed = latency(
         certifiers, network, images, base, config, fit_seconds=fit_seconds, offline=sum(offline), passes=passes
