@@ -81,13 +81,13 @@ def describe_cascade(calibration: Promised, alpha: float, chosen: int, inputs: i
         How many of how many inputs went on to Monte Carlo.
     """
     error, own = exact("error", calibration.error), exact("alpha", alpha)
-    share = f"{100 * chosen / inputs:.3g}%" if inputs else "none yet"
+    share = f"{100 * chosen / inputs:.3g}% of {inputs:,}" if inputs else "none yet"
     return (
         f"{scope(calibration, error + own, of_all=True)} the returned certificate is wrong, over inputs and Monte "
         f"Carlo's noise together: {_percent(error)} from the surrogate, a {calibration.guarantee} guarantee over "
-        f"inputs, and {_percent(own)} from Monte Carlo times the share of inputs that go to it ({share} of {inputs:,} so "
-        f"far); whatever an input, Monte Carlo certifies it wrongly with probability at most {_percent(own)} over its "
-        "noise. What the bundle's own statement asks for is asked for here too."
+        f"inputs, and {_percent(own)} from Monte Carlo times the share of inputs that go to it ({share}); whatever an "
+        f"input, Monte Carlo certifies it wrongly with probability at most {_percent(own)} over its noise. "
+        "What the bundle's own statement asks for is asked for here too."
     )
 
 

@@ -38,7 +38,7 @@ class Cascaded:
     average_certified_radius, relative_radius, abstention : float
         As in its row of the comparison.
     break_even : float
-        Certificates after which the baseline alone would have cost as much, targets and calibration included.
+        Certificates after which the baseline has spent as many evaluations, targets and calibration included.
     """
 
     name: str
@@ -109,5 +109,5 @@ def explained(comparison: Comparison) -> str:
         "The surrogate first, Monte Carlo for the rest, both within one promise: asked, the share of images that the "
         f"surrogate left to Monte Carlo; noisy evaluations an image, over all images, and as a share of those of "
         f"{comparison.baseline}; certified accuracy at radius 0, and by how many points it is behind "
-        f"{comparison.baseline}; repaid, certificates after which {comparison.baseline} alone would have cost as much."
+        f"{comparison.baseline}; repaid, certificates after which targets and calibration are paid back."
     )
