@@ -258,8 +258,8 @@ def test_a_stage_that_spends_all_of_the_promise_is_detected(gamma: float, alpha:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [False, True])
-@pytest.mark.parametrize("wanted", [0.0, 0.2, 0.6, 5.0])
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("wanted", [0.0, 0.6, 5.0])
+@pytest.mark.parametrize("share", [0.3, 0.9])
 def test_both_together_keep_the_promise(share: float, wanted: float, adaptive: bool) -> None:
     first = part("gamma", TOTAL, share)
     settings = {"gamma": first, "alpha": left_over(TOTAL, first), "wanted": wanted, "adaptive": adaptive}
@@ -373,12 +373,10 @@ def test_a_run_with_a_cascade_makes_a_bundle_and_rows(cascaded: tuple[Path, list
     first, plain = load_bundle(out / "bundles/scaled-cascade"), load_bundle(out / "bundles/scaled")
     total, second = plain.calibration.error, monte_carlo_alpha(first)
     assert cascade_alpha(first) == total
-    assert Fraction(str(first.calibration.error)) + Fraction(str(second)) == Fraction(str(total))
+    both = Fraction(str(first.calibration.error)) + Fraction(str(second))
+    assert Fraction(str(total)) - Fraction(1, 10**16) < both <= Fraction(str(total))
     assert first.calibration.gamma == 0.14
-    assert (
-        f"first stage of a cascade: if inputs that it leaves undecided go to Monte Carlo at alpha = {second:g}, "
-        in (first.statement)
-    )
+    assert f"undecided go to Monte Carlo at alpha = {second!r}, what is returned is wrong" in first.statement
     assert "cascade" not in plain.statement
 
     body = json.loads((out / "evaluation/metrics.json").read_text())

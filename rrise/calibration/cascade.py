@@ -63,7 +63,7 @@ def describe_first_stage(alpha: float, monte_carlo: float) -> str:
     """Return what the statement of a bundle adds that was calibrated as the first stage of a cascade."""
     return (
         f" It is calibrated as the first stage of a cascade: if inputs that it leaves undecided go to Monte Carlo at "
-        f"alpha = {monte_carlo:.12g}, what is returned is wrong with at most {_percent(exact('alpha', alpha))} in all, "
+        f"alpha = {monte_carlo!r}, what is returned is wrong with at most {_percent(exact('alpha', alpha))} in all, "
         "under the same conditions."
     )
 
