@@ -216,7 +216,8 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         for table in tables:
             config = sample if sample and table == "sample" else getattr(recipe, table)
             found |= {f"{table}.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
-        found.pop("calibrate.passes", None)  # named by the step, and only where there are some
+        for further in ("passes", "cascade"):  # named by the step, and only where there are such bundles
+            found.pop(f"calibrate.{further}", None)
         for name, value in inputs.items():
             found[name] = tree_sha256(value) if isinstance(value, Path) else value
         return found
@@ -275,15 +276,17 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
             facts("export", "plan", surrogate=surrogate),
             lambda: stages.export(splits.train, recipe.export, recipe.plan, surrogate, engine),
         )
-        calibrate = dataclasses.replace(recipe.calibrate, curves=curves, passes=() if name else recipe.calibrate.passes)
-        passes = {"calibrate.passes": calibrate.passes} if calibrate.passes else {}
+        calibrate = dataclasses.replace(recipe.calibrate, curves=curves)
+        if name:
+            calibrate = dataclasses.replace(calibrate, passes=(), cascade=0.0)
+        further = {f"calibrate.{key}": value for key in ("passes", "cascade") if (value := getattr(calibrate, key))}
         yield Step(
             "calibrate",
             f"{name}calibrate",
             bundles,
             facts("calibrate", engine=engine, counts=counts / "calibration", profile=profile)
             | {"calibrate.curves": curves}
-            | passes,
+            | further,
             lambda: stages.calibrate(splits, calibrate, engine, counts / "calibration", profile, bundles),
         )
 

@@ -210,4 +210,27 @@ CHECKS = (
         "ids",
         "test_surrogate.py::test_training_ids_are_those_of_both_networks",
     ),
+    # The tests themselves
+    mutation(
+        "groups of tests not kept together",
+        "tests/groups.py",
+        "return GroupScheduling(config, log)",
+        "return None",
+        "test_mutations.py::test_the_mutated_text_stands_there_once",
+        arguments=("-n", "2"),
+    ),
+    mutation(
+        "a torn group of tests is not told",
+        "tests/groups.py",
+        "if len(processes) > 1",
+        "if False",
+        "test_tiers.py::test_a_torn_group_is_named",
+    ),
+    mutation(
+        "a changed shared run is not told",
+        "tests/shared_run.py",
+        "assert found == self.sha256",
+        "assert True",
+        "test_tiers.py::test_a_test_that_changes_the_run_is_found_out",
+    ),
 )

@@ -20,7 +20,7 @@ class Mutation:
     tests : tuple of str
         Node ids of quick tests, of which at least one fails; the fewer, the sooner.
     arguments : tuple of str
-        For pytest, such as ``("-n", "2", "--dist", "loadgroup")``.
+        For pytest, such as ``("-n", "2")``.
     """
 
     name: str

@@ -10,7 +10,8 @@ import numpy as np
 
 from rrise.audit.auditor import Auditor
 from rrise.audit.settings import promised
-from rrise.runtime.certificates import Certificates
+from rrise.calibration.cascade import describe_cascade
+from rrise.runtime.cascade import merged, undecided
 from rrise.runtime.images import as_batch
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rrise.audit.budget import Budget
+    from rrise.runtime.certificates import Certificates
     from rrise.runtime.certifier import Certifier
 
 SURROGATE, MONTE_CARLO, NONE = "surrogate", "monte carlo", "none"
@@ -63,24 +65,22 @@ class BackedCertificates:
 
 def abstentions(certificates: Certificates) -> NDArray[np.bool_]:
     """Return the rows that abstain: what a `Fallback` chooses unless it is told otherwise."""
-    return certificates.abstained
+    return undecided(certificates)
 
 
 @final
 class Fallback:
     """A certifier whose abstentions, or other chosen inputs, go to Monte Carlo as far as a budget reaches.
 
-    The guarantee together. A new input is certified wrongly by the surrogate with probability at most beta + gamma. An
-    input is chosen by its certificate, before any noise is drawn for it; so, whatever the input, Monte Carlo certifies
-    it wrongly with probability at most alpha. A certificate that is returned is one of the two, so a new input gets a
-    wrong one with probability at most
+    The guarantee together. A new input is certified wrongly by the surrogate with probability at most the bundle's
+    promise, over inputs (and, marginally, over calibrations, or but for an unlucky one: as in `Certifier.statement`),
+    and a chosen one by Monte Carlo with probability at most alpha, over its noise; so it gets a wrong certificate with
+    probability at most
 
-        beta + gamma + alpha P(chosen)  <=  beta + gamma + alpha,
+        promise + alpha P(chosen)  <=  promise + alpha.
 
-    where beta + gamma is over inputs (and, marginally, over calibrations, or but for an unlucky one: as in
-    `Certifier.statement`) and alpha over the noise of each single input. None of these is a probability given that a
-    certificate was issued: an input that Monte Carlo rarely certifies may be wrong whenever it does. A budget that is
-    spent leaves abstentions, about which nothing is claimed.
+    Why, and what it is no probability of: :mod:`rrise.calibration.cascade`. A budget that is spent leaves abstentions,
+    about which nothing is claimed.
 
     Parameters
     ----------
@@ -91,8 +91,9 @@ class Fallback:
         An input takes ``monte_carlo.most`` evaluations from it, and gives back what it does not spend; an input for
         which they are not there keeps the surrogate's answer.
     choose : callable
-        Certificates -> bool[B], the rows that go to Monte Carlo. Where a chosen row was certified already, Monte
-        Carlo's certificate replaces it if it has the larger radius or another label.
+        Certificates -> bool[B], the rows that go to Monte Carlo; :func:`rrise.runtime.cascade.undecided` also knows
+        those of too small a radius. Where a chosen row was certified already, Monte Carlo's certificate replaces it if
+        it has the larger radius or another label.
 
     Raises
     ------
@@ -116,7 +117,7 @@ class Fallback:
             )
         self._certify, self._certifier = certifier, plain
         self._monte_carlo, self._budget, self._choose = monte_carlo, budget, choose
-        self._error = promised(plain.bundle)
+        promised(plain.bundle)  # refuses a guarantee that is not about all inputs
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(("inputs", "chosen", "answered", "refused", "evaluations"), 0)
 
@@ -133,7 +134,6 @@ class Fallback:
         if chosen.shape != (len(found),):
             raise ValueError(f"choose: expected bool[{len(found)}], one an input, got shape {chosen.shape}. Mark rows.")
         rows = [row for row in np.flatnonzero(chosen).tolist() if self._budget.take(self._monte_carlo.most)]
-        columns = {name: getattr(found, name).copy() for name in ("label", "radius", "p_lower", "q", "evaluations")}
         evidence = np.where(found.abstained, NONE, SURROGATE).astype(f"<U{len(MONTE_CARLO)}")
         spent = 0
         if rows:
@@ -142,14 +142,10 @@ class Fallback:
                 spent = int(backed.evaluations.sum())
             finally:
                 self._budget.give_back(len(rows) * self._monte_carlo.most - spent)
-            better = ~backed.abstained & ((backed.radius > found.radius[rows]) | (backed.label != found.label[rows]))
-            at = np.array(rows)[better]
-            for name in ("label", "radius", "p_lower", "q"):
-                columns[name][at] = getattr(backed, name)[better]
-            columns["evaluations"][rows] += backed.evaluations
-            evidence[at] = MONTE_CARLO
+            found, replaced = merged(found, backed, np.array(rows))
+            evidence[replaced] = MONTE_CARLO
         self._count(len(found), int(chosen.sum()), len(rows), spent)
-        return BackedCertificates(Certificates(**columns), evidence)
+        return BackedCertificates(found, evidence)
 
     def _count(self, inputs: int, chosen: int, answered: int, spent: int) -> None:
         with self._lock:
@@ -171,15 +167,6 @@ class Fallback:
 
     @property
     def statement(self) -> str:
-        """What is guaranteed together, in one sentence with its numbers and the share of inputs chosen so far."""
-        counts, calibration = self.counts, self._certifier.bundle.calibration
-        error, alpha = self._error, self._monte_carlo.alpha
-        share = f"{100 * counts['chosen'] / counts['inputs']:.3g}%" if counts["inputs"] else "none yet"
-        unlucky = f", with confidence {1 - calibration.eta:.6g}" if calibration.guarantee != "marginal" else ""
-        return (
-            f"A new input gets a wrong certificate with probability at most {100 * (error + alpha):.6g}%: "
-            f"{100 * error:.6g}% from the surrogate, a {calibration.guarantee} guarantee over inputs{unlucky}, and "
-            f"{100 * alpha:.6g}% from Monte Carlo times the share of inputs that go to it ({share} of "
-            f"{counts['inputs']:,} were chosen so far); whatever an input, Monte Carlo certifies it wrongly with "
-            f"probability at most {100 * alpha:.6g}% over its noise."
-        )
+        """What is guaranteed together, under which conditions, and the share of inputs that were chosen so far."""
+        counts, record = self.counts, self._certifier.bundle.calibration
+        return describe_cascade(record, self._monte_carlo.alpha, counts["chosen"], counts["inputs"])

@@ -55,6 +55,14 @@ class CalibrateConfig:
         },
     )
 
+    cascade: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of alpha (or of gamma) for the first stage of a cascade, a further bundle; Monte Carlo gets "
+            "the rest, such as 0.3 beside 0.7; 0: none"
+        },
+    )
+
     def __post_init__(self) -> None:
         if not self.curves or len(set(self.curves)) < len(self.curves):
             raise ValueError(f"curves: expected different curve families, got {self.curves}. Name each once.")
@@ -68,6 +76,13 @@ class CalibrateConfig:
             exact_priors(self.priors)
         if list(self.passes) != sorted(set(self.passes)) or any(m < 1 for m in self.passes):
             raise ValueError(f"passes: expected rising numbers from 1 on, got {self.passes}. Try 8 32 128.")
+        if self.cascade:
+            exact("cascade", self.cascade)
+            if self.guarantee == CERTIFIED:
+                raise ValueError(
+                    "cascade: expected a guarantee of all inputs, marginal or training-conditional, got certified, one "
+                    "of issued certificates, which Monte Carlo does not give. Use another guarantee, or no cascade."
+                )
         binned = self.curves[0] == "binned" and "scaled" not in self.curves
         if self.passes and (binned or self.guarantee == CERTIFIED):
             # Which inputs are certified, or in a bin, then depends on draws, and given that beta says nothing of them.

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rrise.calibration.guarantees import CERTIFIED, MARGINAL, exact
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from rrise.calibration.joint import JointCalibration
     from rrise.calibration.record import Calibration
 
 _CLAIM = "the noise-smoothed classifier g gives the returned label less than the returned lower bound"
 _MOST_PRIORS = 12
+
+
+class Scoped(Protocol):
+    """What the conditions of a guarantee are made of: a calibration, or the record of it in a bundle."""
+
+    @property
+    def guarantee(self) -> str: ...  # noqa: D102
+    @property
+    def eta(self) -> float: ...  # noqa: D102
+    @property
+    def images(self) -> int: ...  # noqa: D102
+    @property
+    def priors(self) -> tuple[float, ...]: ...  # noqa: D102
 
 
 def describe(calibration: Calibration) -> str:
@@ -70,7 +85,15 @@ def among_certified(error: float, certified: int, images: int) -> str:
 
 
 def _scope(c: Calibration | JointCalibration) -> str:
-    wrong = f"at most {100 * float(exact('beta', c.beta) + exact('gamma', c.gamma)):.6g}%"
+    return scope(c, exact("beta", c.beta) + exact("gamma", c.gamma))
+
+
+def scope(c: Scoped, error: Fraction, *, of_all: bool = False) -> str:
+    """Return under which conditions at most ``error`` is wrong, and of what, up to the word "that".
+
+    Of all inputs, if ``of_all``, also where the guarantee is one of issued certificates alone, which implies that.
+    """
+    wrong = f"at most {100 * float(error):.6g}%"
     inputs = f"the {c.images} calibration inputs"
     if c.guarantee == MARGINAL:
         if c.priors:
@@ -85,7 +108,7 @@ def _scope(c: Calibration | JointCalibration) -> str:
             "that"
         )
     sure = f"With confidence {float(1 - exact('eta', c.eta)):.6g} over the draw of {inputs}, {wrong} of"
-    if c.guarantee == CERTIFIED:
+    if c.guarantee == CERTIFIED and not of_all:
         return f"{sure} the certificates issued for new inputs drawn independently from their source are such that"
     within = f" within each of the curve's {_bins(c)} bins of q at once" if _bins(c) else ""
     return f"{sure} new inputs drawn independently from their source{within} are such that"
@@ -103,7 +126,7 @@ def _reached(c: Calibration) -> str:
     return f"{c.curve} curve at rank {c.rank} of {c.images}{_weighted(c)}, t = {c.t:.6g}"
 
 
-def _bins(c: Calibration | JointCalibration) -> int:
+def _bins(c: Scoped) -> int:
     return len(getattr(c, "bins", ()))
 
 

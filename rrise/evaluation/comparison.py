@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rrise.evaluation import metrics
-from rrise.evaluation.contender import PASSES, Contender
+from rrise.evaluation.contender import WITH_SURROGATE, Contender
 from rrise.evaluation.costs import Costs, break_evens
 from rrise.evaluation.coverage_bins import CoverageBin, coverage_by_bin
 from rrise.evaluation.latency import Latency, Quartiles
@@ -32,7 +32,7 @@ class Row:
     ----------
     forward_passes : float
         Mean forward passes a certificate: 1 for a single pass and m more for m noisy ones, selection plus estimation
-        draws for Monte Carlo.
+        draws for Monte Carlo, all of these on average for a cascade.
     certified_accuracy : tuple of float
         At each radius of the table.
     certified_accuracy_lower : tuple of float
@@ -68,7 +68,7 @@ class Row:
     @property
     def amortised(self) -> bool:
         """Whether certificates rest on targets and calibration made beforehand."""
-        return self.single_pass or self.role == PASSES
+        return self.single_pass or self.role in WITH_SURROGATE
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _row(
         single_pass=contender.single_pass,
         forward_passes=1.0
         if contender.single_pass
-        else float(certificates.evaluations.mean()) + (contender.role == PASSES),
+        else float(certificates.evaluations.mean()) + (contender.role in WITH_SURROGATE),
         certified_accuracy=tuple(metrics.certified_accuracy(certificates, labels, radii).tolist()),
         certified_accuracy_lower=tuple(
             metrics.certified_accuracy_lower(

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 PASSES, BUDGET = "more passes", "smaller budget"
 """Roles of contenders that are points of a trade-off: surrogate and noisy passes, and Monte Carlo of few draws."""
+CASCADE = "cascade"
+"""Role of the surrogate with Monte Carlo for what it leaves undecided."""
+WITH_SURROGATE = (PASSES, CASCADE)
+"""Roles whose certificates rest on a calibrated surrogate and cost its pass beside noisy evaluations."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Contender:
     of_certified : bool
         Whether ``error`` is promised among certified inputs alone, and so over all inputs too.
     role : str
-        Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other.
+        Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other;
+        or `CASCADE`: in the tables and in their own, :mod:`rrise.evaluation.cascade_table`.
     """
 
     name: str

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrise.evaluation import metrics
+from rrise.evaluation.cascade_table import HEAD, cascades, explained
 from rrise.evaluation.comparison import Comparison
 from rrise.evaluation.contender import CalibrationView
 
@@ -85,6 +86,9 @@ def write_report(
         comparison=comparison,
         deployed=comparison.row(comparison.deployed),
         baseline=comparison.row(comparison.baseline),
+        cascades=[line.cells() for line in cascades(comparison)],
+        cascade_head=HEAD,
+        cascade_words=explained(comparison),
         pictures=pictures,
         colours=_colours(comparison),
         strips=_strips(comparison, images, classes),

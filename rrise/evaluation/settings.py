@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rrise.runtime.cascade import check_wanted
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -25,6 +27,12 @@ class EvaluateConfig:
     tolerance: float = field(
         default=0.01, metadata={"help": "adaptive stopping ends when the radius is known to this, ℓ2 of [0, 1] pixels"}
     )
+    wanted: float = field(
+        default=0.0,
+        metadata={
+            "help": "radius below which a cascade asks Monte Carlo too, ℓ2 of [0, 1] pixels; 0: for abstentions alone"
+        },
+    )
     n_reference: int = field(default=10_000, metadata={"help": "noisy draws an image that check the bounds"})
     latency_images: int = field(default=20, metadata={"help": "test images whose certificates are timed"})
     latency_repeats: int = field(default=3, metadata={"help": "times each of them is timed"})
@@ -40,6 +48,7 @@ class EvaluateConfig:
             raise ValueError(f"decline: expected a share of the radius in [0, 1), got {self.decline}. Try 0.01.")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ValueError(f"tolerance: expected a length of at least 0, got {self.tolerance}. Try 0.01.")
+        check_wanted(self.wanted)
         for name in ("n_selection", "n_reference", "latency_images", "latency_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rrise.evaluation import metrics
+from rrise.evaluation.cascade_table import HEAD, cascades, explained
 from rrise.evaluation.comparison import Comparison, Row
 from rrise.evaluation.costs import Costs
 
@@ -34,6 +35,7 @@ def as_json(comparison: Comparison) -> str:
         "deployed": comparison.deployed,
         "baseline": comparison.baseline,
         "certifiers": [asdict(row) for row in comparison.rows],
+        **({"cascades": [asdict(line) for line in found]} if (found := cascades(comparison)) else {}),
         "costs": _untimed(comparison.costs),
         "provenance": dict(comparison.provenance),
     }
@@ -41,7 +43,10 @@ def as_json(comparison: Comparison) -> str:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return two tables and the guarantees as Markdown, without any time: equal runs give equal text."""
+    """Return two tables, a third of cascades if there are any, and the guarantees as Markdown.
+
+    No time is in them: equal runs give equal text.
+    """
     rows = comparison.rows
     certified = [
         ["certifier", "passes", *(f"r ≥ {radius:g}" for radius in comparison.radii), "mean r", "ratio", "abstains"],
@@ -69,13 +74,14 @@ def as_markdown(comparison: Comparison) -> str:
             for row in rows
         ),
     ]
-    scale = comparison.scale
+    scale, found = comparison.scale, cascades(comparison)
     parts = [
         *([f"**{scale[:1].upper()}{scale[1:]}.**"] if scale else []),
         f"Certified accuracy of {comparison.images} test images at radius r (ℓ2, pixel values in [0, 1]), σ = "
         f"{comparison.sigma:g}; forward passes for one certificate; mean r counts wrong and withheld labels as 0; "
         f"ratio to {comparison.baseline}.",
         markdown_table(certified),
+        *([explained(comparison), markdown_table([HEAD, *(line.cells() for line in found)])] if found else []),
         f"Bounds checked against {comparison.n_reference:,} other noisy draws an image. A bound holds if the share "
         f"of those draws reaches it; it is refuted if even their upper bound (level {metrics.REFUTATION_LEVEL:g}) "
         "does not.",

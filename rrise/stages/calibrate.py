@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from rrise.calibration.scored import Scored
 from rrise.stages.build import require_counts_of
+from rrise.stages.first_stage import FOLDER, described, first_stage, promise_of
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ ON_TRUST = " That the base classifier saw no calibration image is its user's wor
 
 
 DEPLOYED = "scaled"
-"""The curve whose result is stated and that more passes are calibrated for, if it is among those made."""
+"""The curve whose result is stated, and that more passes and a cascade are calibrated for, if among those made."""
 _THINNING = 3
 """Second part of the seed by which a point's m draws are picked out of its n; the first is that of the noise."""
 
@@ -68,6 +70,17 @@ def as_of(draws: int, scored: Scored) -> Scored:
     return Scored(scored.q, agreeing, np.full_like(scored.n, draws))
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A bundle to write: its folder's name, and what it adds to the statement and the provenance that all have."""
+
+    name: str
+    calibration: Calibration
+    said: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    extra: ExtraPasses | None = None
+
+
 def calibrate(
     splits: Splits,
     config: CalibrateConfig,
@@ -80,7 +93,8 @@ def calibrate(
 ) -> str:
     """Calibrate the engine's own outputs on the calibration images; one bundle for each curve under ``out``.
 
-    For each number m of ``passes`` there is one more, such as scaled-m8, whose curve is one of q and m noisy passes.
+    For each number m of ``passes`` there is one more, such as scaled-m8, whose curve is one of q and m noisy passes;
+    for a ``cascade`` one, such as scaled-cascade, which promises less, so that Monte Carlo may spend what is left.
 
     Raises
     ------
@@ -99,7 +113,7 @@ def calibrate(
     from rrise.training.artifacts import refuse_existing
 
     refuse_existing(out)
-    found: list[tuple[Calibration, ExtraPasses | None]] = []
+    found: list[_Made] = []
     if config.priors and len(config.priors) != len(splits.calibration.classes):
         raise ValueError(
             f"priors: expected one number for each of {len(splits.calibration.classes)} classes, got "
@@ -136,33 +150,38 @@ def calibrate(
     for curve in config.curves:
         beta, gamma = split_of_alpha(config, curve, shape, splits, drawn)
         levels: dict[str, Any] = {"beta": beta, "gamma": gamma, "curve": curve}
-        found.append((calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared), None))
+        found.append(_Made(curve, calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared)))
+    deployed = DEPLOYED if DEPLOYED in config.curves else config.curves[0]
     if config.passes:
-        curve = DEPLOYED if DEPLOYED in config.curves else config.curves[0]
-        beta, gamma = split_of_alpha(config, curve, shape, splits, drawn)
-        levels = {"beta": beta, "gamma": gamma, "curve": curve}
+        beta, gamma = split_of_alpha(config, deployed, shape, splits, drawn)
+        levels = {"beta": beta, "gamma": gamma, "curve": deployed}
         for more, q_m, profile_m in _with_passes(config.passes, scored, raw, shape, drawn, facts.seed):
-            found.append((calibrated(q_m, scored.k, scored.n, profile=profile_m, **levels, **shared), more))
+            of_passes = calibrated(q_m, scored.k, scored.n, profile=profile_m, **levels, **shared)
+            found.append(_Made(f"{deployed}-m{more.m}", of_passes, describe_passes(more.m, more.kappa), extra=more))
+    if config.cascade:
+        beta, gamma = split_of_alpha(first_stage(config), deployed, shape, splits, drawn)
+        levels = {"beta": beta, "gamma": gamma, "curve": deployed}
+        first = calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared)
+        whole = next(made.calibration for made in found if made.name == deployed)
+        found.append(_Made(f"{deployed}-{FOLDER}", first, *described(first, promise_of(whole))))
     with whole_folder(out) as folder:
-        for calibration, extra in found:
+        for made in found:
             save_bundle(
-                folder / (calibration.curve if extra is None else f"{calibration.curve}-m{extra.m}"),
+                folder / made.name,
                 engine_file=engine / spec["file"],
                 engine_spec=spec,
-                calibration=calibration.as_dict(),
+                calibration=made.calibration.as_dict(),
                 sigma=facts.sigma,
-                statement=calibration.statement()
-                + caveats(spec, facts)
-                + (describe_passes(extra.m, extra.kappa) if extra else ""),
+                statement=made.calibration.statement() + caveats(spec, facts) + made.said,
                 provenance=origins(spec, facts, splits.calibration)
-                | {"calibration_counts_sha256": stores["counts"].sha256},
+                | {"calibration_counts_sha256": stores["counts"].sha256, **made.facts},
                 reference=reference,
-                extra_passes=extra,
+                extra_passes=made.extra,
             )
     lines = [
-        f"{c.curve}{f', m = {extra.m}' if extra else ''}: rank {c.rank} of {c.images}, t = {c.t:.4g}"
-        + (f", beta = {c.beta:g}, gamma = {c.gamma:g}" if config.alpha else "")
-        for c, extra in found
+        f"{made.name}: rank {made.calibration.rank} of {made.calibration.images}, t = {made.calibration.t:.4g}"
+        + (f", beta = {made.calibration.beta:g}, gamma = {made.calibration.gamma:g}" if config.alpha else "")
+        for made in found
     ]
     return f"{'; '.join(lines)}; in {out}"
 

@@ -63,6 +63,10 @@ def calibrate_levels(
         raise ValueError(
             f"passes: expected none with several sigma, got {config.passes}. Calibrate an engine of one for them."
         )
+    if config.cascade:
+        raise ValueError(
+            f"cascade: expected none with several sigma, got {config.cascade:g}. Calibrate an engine of one for it."
+        )
     opened = open_engine(engine, options=options)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
     if "sigmas" not in spec:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rrise.stages.calibrate import DEPLOYED
+from rrise.stages.first_stage import cascade_alpha
 from rrise.stages.pass_contenders import name_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rrise.evaluation.contender import Contender
     from rrise.evaluation.settings import EvaluateConfig
     from rrise.runtime.bundle_schema import Bundle
+    from rrise.runtime.certificates import Certificates
     from rrise.runtime.certifier import Certifier
     from rrise.targets.settings import SampleConfig
 
@@ -40,12 +42,15 @@ class Certifiers:
         Bundles for more passes, by the names of their contenders.
     bundles : mapping of str to Bundle
         All of them, by the names of their contenders.
+    first_stage : Certifier, optional
+        Of the bundle for a cascade, whose promise in all is the others'.
     """
 
     by_name: Mapping[str, Certifier]
     deployed: str
     passes: Mapping[str, Path]
     bundles: Mapping[str, Bundle]
+    first_stage: Certifier | None = None
 
     @property
     def stated(self) -> Certifier:
@@ -66,13 +71,18 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     FileNotFoundError
         If the folder holds no bundle.
     ValueError
-        If sigma, n or beta + gamma differ.
+        If sigma, n or beta + gamma differ, or there are several bundles for a cascade.
     """
     from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
 
     loaded = {path.parent: load_bundle(path.parent) for path in sorted(bundles.glob("*/bundle.json"))}
-    folders = [folder for folder, bundle in loaded.items() if bundle.extra_passes is None]
+    first = [folder for folder, bundle in loaded.items() if cascade_alpha(bundle) is not None]
+    if len(first) > 1:
+        raise ValueError(
+            f"bundles: expected one for a cascade in {bundles}, got {', '.join(f.name for f in first)}. Move others."
+        )
+    folders = [folder for folder, bundle in loaded.items() if bundle.extra_passes is None and folder not in first]
     passes = {name_of(f.name, b.extra_passes.m): f for f, b in loaded.items() if b.extra_passes is not None}
     if not folders:
         raise FileNotFoundError(f"bundles: expected folders written by `rrise calibrate` in {bundles}, got none.")
@@ -84,13 +94,14 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
     everyone = {name: certifier.bundle for name, certifier in found.items()}
     everyone |= {name: loaded[folder] for name, folder in passes.items()}
-    levels = {(bundle.sigma, bundle.calibration.n, bundle.calibration.error) for bundle in everyone.values()}
+    everyone |= {"the cascade's bundle": loaded[folder] for folder in first}
+    levels = {(b.sigma, b.calibration.n, cascade_alpha(b) or b.calibration.error) for b in everyone.values()}
     if len(levels) > 1:
         raise ValueError(
             f"bundles: expected one sigma, n and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
             f"{sorted(levels)}. Compare like with like."
         )
-    return Certifiers(found, deployed, passes, everyone)
+    return Certifiers(found, deployed, passes, everyone, Certifier.load(first[0]) if first else None)
 
 
 def contenders(
@@ -166,14 +177,19 @@ def unit_of(base: SampleConfig) -> tuple[int, int]:
     return unit, base.n - base.n % unit
 
 
-def _single_pass(name: str, certifier: Certifier, images: ImageSet) -> Contender:
+def answered(certifier: Certifier, images: ImageSet) -> tuple[Certificates, NDArray[np.int64]]:
+    """Return a bundle's certificates, and int64[B], the class that each bound speaks of."""
     from rrise import _C
+
+    return certifier(images.images), _C.top(certifier.logits(images.images))[0]
+
+
+def _single_pass(name: str, certifier: Certifier, images: ImageSet) -> Contender:
     from rrise.evaluation.contender import Contender
 
     return Contender(
         name,
-        certifier(images.images),
-        _C.top(certifier.logits(images.images))[0],
+        *answered(certifier, images),
         certifier.bundle.calibration.error,
         certifier.statement,
         certifier.bundle.calibration.guarantee == "certified",

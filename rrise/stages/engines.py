@@ -124,11 +124,15 @@ def _folders(bundles: Sequence[Path]) -> dict[str, Path]:
 def _certifiers(folders: dict[str, Path], options: EngineOptions) -> dict[str, Certifier]:
     from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
+    from rrise.stages.first_stage import cascade_alpha
 
     found = {}
     loaded = {name: load_bundle(folder) for name, folder in folders.items()}
-    # Bundles for more passes stand beside the plain ones; their engine is the same, and one pass does not serve them.
-    plain = {name: bundle for name, bundle in loaded.items() if bundle.extra_passes is None} or loaded
+    # Bundles for more passes and for a cascade stand beside the plain ones: the same engine, but no single pass that
+    # serves them, or a smaller promise.
+    plain = {
+        name: bundle for name, bundle in loaded.items() if bundle.extra_passes is None and cascade_alpha(bundle) is None
+    } or loaded
     for name, bundle in plain.items():
         folder, reference = folders[name], bundle.reference
         device = options.device if reference is not None and reference.device not in ("", "cpu") else ""

@@ -12,6 +12,7 @@ import numpy as np
 from rrise.calibration.scored import Scored
 from rrise.stages.build import fill_counts
 from rrise.stages.calibrate import require_unseen, score
+from rrise.stages.cascade_contenders import cascade_contenders
 from rrise.stages.contenders import FIXED, Certifiers, contenders, open_certifiers
 from rrise.stages.pass_contenders import open_passes, pass_contenders
 from rrise.stages.provenance import require_calibrated_on, require_counts_behind, require_of
@@ -79,6 +80,11 @@ def evaluate(
     refuse_existing(out)
     certifiers = open_certifiers(bundles, rivals or {})
     network = with_training_images(open_classifier(classifier), seen or SeenConfig())
+    if config.wanted and certifiers.first_stage is None:
+        raise ValueError(
+            f"wanted: expected a bundle for a cascade in {bundles}, got none. Calibrate with --cascade 0.7, or leave "
+            "--wanted out."
+        )
     first = certifiers.stated.bundle
     base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
     calibration = CountStore.open(within(str(counts), "calibration"))
@@ -183,6 +189,8 @@ def _compare(
     if passes:
         alpha = config.alpha or certifiers.error
         compared += pass_contenders(passes, images, tables, alpha=alpha, n_selection=config.n_selection, seed=base.seed)
+    if first := certifiers.first_stage:
+        compared += cascade_contenders(first, images, tables["selection"], tables["estimation"], config, base)
     comparison = compare(
         compared,
         images.labels,
@@ -197,7 +205,8 @@ def _compare(
         provenance={
             **({"scale": scale} if scale else {}),
             "bundles": {name: certifier.bundle.sha256 for name, certifier in certifiers.by_name.items()}
-            | {name: more.bundle.sha256 for name, more in passes.items()},
+            | {name: more.bundle.sha256 for name, more in passes.items()}
+            | ({"first stage of the cascade": first.bundle.sha256} if first else {}),
             "classifier": network.sha256,
             "test images": images.sha256,
             "seed of the noise": base.seed,
