@@ -94,7 +94,8 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
     everyone = {name: certifier.bundle for name, certifier in found.items()}
     everyone |= {name: loaded[folder] for name, folder in passes.items()}
-    everyone |= {"the cascade's bundle": loaded[folder] for folder in first}
+    if first:
+        everyone["the cascade's bundle"] = loaded[first[0]]
     levels = {(b.sigma, b.calibration.n, cascade_alpha(b) or b.calibration.error) for b in everyone.values()}
     if len(levels) > 1:
         raise ValueError(
