@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
-import time
+import tempfile
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from own_processes import LIMIT, Found, Run, account, descendants, end_all, everything, keep, wait_for
 
 TESTS = Path(__file__).parent
 TOKEN = "0123456789abcdef" * 4
@@ -26,9 +29,15 @@ ENVIRONMENT = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
-    "PYTHONPATH": str(TESTS),
+    # Ray's workers run at nice 15, where beside two busy processes they get a thirtieth of a core.
+    "RAY_worker_niceness": "0",
+    # One worker is started for each that is wanted, not one for each core.
+    "RAY_prestart_worker_first_driver": "0",
+    "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
 }
 SIDE, CLASSES, IMAGES, SHARD = 8, 5, 60, 3
+PASSES = 6
+"""Of a shard: 3 images, 100 draws each, in batches of 50."""
 STORE_BYTES = 80_000_000
 
 
@@ -39,7 +48,7 @@ class Job:
     folder: Path
 
     @classmethod
-    def at(cls, folder: Path, slow: float) -> Job:
+    def at(cls, folder: Path) -> Job:
         import torch
 
         from rrise.data import DataConfig, load_splits
@@ -50,7 +59,7 @@ class Job:
         np.savez(folder / "images.npz", x=pixels, y=np.arange(IMAGES + 2) % CLASSES)
         (folder / "faults").mkdir()
         sys.path.insert(0, str(TESTS))
-        spec = NetworkSpec("faulty_network:Faulty", {"slow": slow}, CLASSES, (1, SIDE, SIDE), (0.3,), (0.2,))
+        spec = NetworkSpec("faulty_network:Faulty", {}, CLASSES, (1, SIDE, SIDE), (0.3,), (0.2,))
         module = build_network(spec)
         with torch.no_grad():
             module.network.linear.bias.zero_()
@@ -76,26 +85,69 @@ class Job:
         where = ["--classifier", str(self.folder / "classifier"), "--out", str(out)]
         return [sys.executable, "-m", "rrise", "sample", *where, *sampling, *data, *more]
 
-    def start(self, out: Path | str, *more: str, **options: object) -> subprocess.Popen[str]:
+    def start(self, out: Path | str, *more: str, **options: object) -> Sampling:
         """Start the command; ``--executor ray`` and the rest are in ``more``."""
         environment = os.environ | ENVIRONMENT | {"RRISE_FAULTS": str(self.folder / "faults")}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(self.command(out, *more), env=environment, **pipes, **options)
+        return Sampling(self.command(out, *more), Path(out), env=environment, **options)
 
-    def run(self, out: Path | str, *more: str, timeout: float = 360) -> tuple[int, str, str]:
-        process = self.start(out, *more)
-        said, complained = process.communicate(timeout=timeout)
-        return process.returncode, said, complained
+    def run(self, out: Path | str, *more: str) -> tuple[int, str, str]:
+        with self.start(out, *more) as run:
+            return run.status(), run.said, run.complained
 
-    def fault(self, name: str, on: bool = True) -> None:
-        flag = self.folder / "faults" / name
-        flag.touch() if on else flag.unlink(missing_ok=True)
+    def fault(self, name: str, text: str = "") -> None:
+        """Set a fault, all at once: who finds the file can read what is in it."""
+        new = self.folder / "new fault"
+        new.write_text(text)
+        new.rename(self.folder / "faults" / name)
+
+    def hold(self, shards: int) -> None:
+        """Let each process finish so many shards and wait in the next one."""
+        self.fault("hold", str(1 + shards * PASSES))  # one when it opens the classifier
+
+    def stopped(self) -> int | None:
+        """The pid of the worker that has stopped itself at the marked image, once it has."""
+        pids = [int(path.name.removeprefix("stopped-")) for path in (self.folder / "faults").glob("stopped-*")]
+        found = everything().get(pids[0]) if pids else None
+        return found.pid if found and found.state == "T" else None
+
+    def heal(self) -> None:
+        """Take all faults back."""
+        for flag in (self.folder / "faults").iterdir():
+            flag.unlink(missing_ok=True)
+
+
+class Sampling(Run):
+    """A run of the command, and what it has written so far."""
+
+    def __init__(self, command: list[str], out: Path, **options: object) -> None:
+        self.out = out
+        super().__init__(command, **options)
+
+    def until(self, condition: Callable[[], Found], what: str) -> Found:
+        """Wait for something that only happens while this goes on."""
+        return wait_for(condition, what, self)
+
+    def finished(self, least: int) -> None:
+        self.until(lambda: len(shards(self.out)) >= least, f"{least} shards")
+
+    def told(self, text: str) -> None:
+        """Wait for a note in the log that holds the text."""
+        self.until(lambda: text in str(events(self.out, "note")), f"note {text!r} in the log")
+
+    def __str__(self) -> str:
+        rows = "".join(f"\n    {row}" for row in log(self.out)[-8:])
+        return f"{super().__str__()}\n  shards {sorted(shards(self.out))}; its log ends:{rows}"
 
 
 def log(out: Path) -> list[dict]:
     """The lines of a run's log, so far."""
     path = out.with_name(out.name + ".jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]  # the last may be half written
+
+
+def events(out: Path, kind: str) -> list[dict]:
+    return [row for row in log(out) if row["event"] == kind]
 
 
 def shards(out: Path) -> set[int]:
@@ -103,50 +155,10 @@ def shards(out: Path) -> set[int]:
     return {int(match[1]) for match in found if match}
 
 
-PATIENCE = 4
-"""Times longer than it takes on an idle machine: a limit is there to end what hangs, not what waits for a core."""
-
-
-def wait_for(condition, what: str, timeout: float = 60.0, every: float = 0.05):
-    """Return what the condition gives once it is true."""
-    end = time.monotonic() + PATIENCE * timeout
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(every)
-    raise AssertionError(f"no {what} within {PATIENCE * timeout:g} s")
-
-
-def processes(title: str, under: int | None = None) -> list[int]:
-    """Pids whose command line starts with the title, of this test's clusters; ``under``: descendants of that pid."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            ours = TOKEN.encode() in (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        pid = int(entry.name)
-        if line.startswith(title) and ours and (under is None or under in ancestors(pid)):
-            found.append(pid)
-    return sorted(found)
-
-
-def ancestors(pid: int) -> list[int]:
-    found = []
-    while pid > 1:
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            break
-        found.append(pid)
-    return found
-
-
 def actors(under: int | None = None) -> list[int]:
-    return processes("ray::ShardActor", under)
+    """Pids of the actors among this process's descendants, or among another one's."""
+    found = descendants() if under is None else descendants(under)
+    return [each.pid for each in found if each.line.startswith("ray::ShardActor")]
 
 
 @dataclass(frozen=True)
@@ -161,27 +173,40 @@ class Cluster:
     """A head without CPUs and some nodes, held by a process of its own: Ray reads its environment when imported."""
 
     def __init__(self, faults: Path, nodes: int) -> None:
+        keep()
+        self._folder = Path(tempfile.mkdtemp(prefix="rrise-", dir="/tmp"))  # short: it holds Unix sockets
         environment = os.environ | ENVIRONMENT | {"RRISE_FAULTS": str(faults), "RRISE_NODE": "1"}
-        self._host = subprocess.Popen(
-            [sys.executable, __file__],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.address: str = self._ask("address")
+        with (self._folder / "complaints").open("wb") as complaints:
+            self._host = subprocess.Popen(
+                [sys.executable, __file__],
+                env=environment | {"RAY_TMPDIR": str(self._folder)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
         self.nodes: list[Node] = []
-        for _ in range(nodes):
-            self.add()
+        try:
+            self.address: str = self._ask("address")
+            for _ in range(nodes):
+                self.add()
+        except BaseException:
+            self.close()
+            raise
 
     def _ask(self, *words: str):
-        self._host.stdin.write(" ".join(words) + "\n")
-        self._host.stdin.flush()
-        while line := self._host.stdout.readline():
-            if line.startswith("answer "):
-                return json.loads(line.removeprefix("answer "))
-        raise AssertionError("the cluster's host is gone")
+        late = threading.Timer(LIMIT, self._host.kill)  # then no line comes
+        late.start()
+        try:
+            self._host.stdin.write(" ".join(words) + "\n")
+            self._host.stdin.flush()
+            while line := self._host.stdout.readline():
+                if line.startswith("answer "):
+                    return json.loads(line.removeprefix("answer "))
+        finally:
+            late.cancel()
+        complaints = (self._folder / "complaints").read_text(errors="replace")[-3000:]
+        raise AssertionError(f"the cluster's host did not {words}: {complaints}\n{account()}")
 
     def add(self) -> Node:
         """Add a node of two CPUs."""
@@ -195,33 +220,30 @@ class Cluster:
         self.nodes.remove(node)
 
     def close(self) -> None:
-        self._host.communicate("quit\n", timeout=240)
-
-
-def signal_all(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        os.kill(pid, number)
+        """Kill all of it: how Ray ends a cluster is not what is tested."""
+        end_all(self._host.pid)
+        self._host.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def host() -> None:
     from ray.cluster_utils import Cluster as Raylets
 
-    cluster = Raylets(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
+    node = {"object_store_memory": STORE_BYTES, "include_log_monitor": False, "dashboard_agent_listen_port": 0}
+    head = node | {"num_cpus": 0, "include_dashboard": False, "no_monitor": True}
+    cluster = Raylets(initialize_head=True, head_node_args=head)
     for line in sys.stdin:
         word, *rest = line.split()
         answer: object = None
         if word == "address":
             answer = cluster.address
         elif word == "add":
-            node = cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES)
-            answer = node.node_id, node.all_processes["raylet"][0].process.pid
+            added = cluster.add_node(num_cpus=2, **node)
+            answer = added.node_id, added.all_processes["raylet"][0].process.pid
         elif word == "remove":
             (found,) = [node for node in cluster.worker_nodes if node.node_id == rest[0]]
             cluster.remove_node(found, allow_graceful=rest[1] == "gracefully")
-        else:
-            break
         print("answer", json.dumps(answer), flush=True)
-    cluster.shutdown()
 
 
 if __name__ == "__main__":

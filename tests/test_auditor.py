@@ -3,16 +3,17 @@
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_certifier import FakeCertifier, evaluate, stream
+from own_processes import Run, end_all, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from scipy.stats import binom
 
@@ -37,6 +38,15 @@ def audited(images: np.ndarray, count: Callable[..., np.ndarray] = evaluate, **s
     return auditor
 
 
+@contextmanager
+def setting(event: threading.Event) -> Iterator[None]:
+    """Set an event at the end whatever happens: an auditor that closes waits for what waits for it."""
+    try:
+        yield
+    finally:
+        event.set()
+
+
 def test_certificates_are_the_certifiers_own_and_images_are_copied() -> None:
     images, certifier, seen = stream(40, abstain=0.3), FakeCertifier(), []
 
@@ -45,7 +55,7 @@ def test_certificates_are_the_certifiers_own_and_images_are_copied() -> None:
         return evaluate(image, n, name)
 
     go, plain = threading.Event(), images.copy()
-    with Auditor(certifier, lambda *a: (go.wait(10), count(*a))[1], **ALL) as auditor:
+    with Auditor(certifier, lambda *a: (go.wait(), count(*a))[1], **ALL) as auditor, setting(go):
         found = auditor(images)
         images[:] = 0  # a camera's driver reuses its buffer
         go.set()
@@ -99,7 +109,8 @@ def test_a_shift_of_the_inputs_is_seen_without_a_single_evaluation() -> None:
 
 def test_a_full_queue_drops_and_counts() -> None:
     go = threading.Event()
-    with Auditor(FakeCertifier(), lambda *a: (go.wait(10), evaluate(*a))[1], **{**ALL, "waiting": 5}) as auditor:
+    wait = {**ALL, "waiting": 5}
+    with Auditor(FakeCertifier(), lambda *a: (go.wait(), evaluate(*a))[1], **wait) as auditor, setting(go):
         auditor(stream(100))
         assert 94 <= auditor.status.dropped <= 95  # 5 wait, and one may be in work
         go.set()
@@ -278,13 +289,23 @@ def test_a_forked_child_certifies_and_does_not_hang() -> None:
         auditor.flush()
         auditor.close()
         os._exit(0 if len(found) == auditor.status.dropped == 4 else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    try:
+        pid, status = wait_for(lambda: (found := os.waitpid(child, os.WNOHANG))[0] and found, "end of the child")
+    except AssertionError:
+        end_all(child)
+        raise
+    assert (pid, status) == (child, 0)
     auditor.close()
 
 
 UNCLOSED = """
 import sys, threading, time
-threading._register_atexit(time.sleep, 0.5)  # thread pools have ended, and the main thread has not yet
+ending = threading.Event()
+def end():  # thread pools have ended, and the main thread has not yet
+    ending.set()
+    while auditor.status.dropped == 0:
+        time.sleep(0.01)
+threading._register_atexit(end)
 sys.path.insert(0, sys.argv[1])
 from concurrent.futures import ThreadPoolExecutor
 import numpy
@@ -292,23 +313,24 @@ from fake_certifier import FakeCertifier, stream
 from rrise import Auditor
 from rrise.audit.record import Record
 def count(image, n, name):
+    if auditor.status.audited == 20:
+        ending.wait()
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: (time.sleep(0.02), numpy.array([0, n]))[1]).result()
 auditor = Auditor(FakeCertifier(), count, rate=1.0, n=200, state=sys.argv[2], save_every=1000)
 auditor(stream(200))
-time.sleep(0.3)
+while auditor.status.audited < 20:
+    time.sleep(0.01)
 """
 
 
 def test_a_process_that_ends_without_close_ends_well_and_forgets_nothing(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
     command = [sys.executable, "-c", UNCLOSED, Path(__file__).parent, path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    with Run(command) as run:
+        assert (run.status(), run.complained) == (0, "")
     record = Record.parse(path.read_bytes())
-    assert 0 < record.evidence.audits < 200
-    assert record.evidence.audits + record.dropped == record.served == 200
-    assert record.failed == 0
+    assert (record.evidence.audits, record.dropped, record.served, record.failed) == (20, 180, 200, 0)
 
 
 def test_metrics_are_prometheus_text() -> None:

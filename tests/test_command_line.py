@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +198,7 @@ def test_help_of_each_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"rrise {verb}" in text.split("example:")[1]
 
 
-def test_help_needs_numpy_only_and_is_fast() -> None:
+def test_help_needs_numpy_only() -> None:
     """Every third-party import but numpy is made to fail; the help must not notice."""
     probe = """
 import sys
@@ -219,12 +218,9 @@ try:
 except ImportError:
     print("refused")
 """
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-S", "-c", probe], capture_output=True, text=True, env=_paths())
-    took = time.perf_counter() - start
     assert done.stdout.strip().endswith("refused"), done.stderr
     assert all(verb in done.stdout for verb in VERBS)
-    assert took < 10  # a hang, not a slow machine
 
 
 def _paths() -> dict[str, str]:

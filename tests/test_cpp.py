@@ -38,17 +38,17 @@ def certify(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = tmp_path_factory.mktemp("example")
     source = str(ROOT / "examples" / "cpp")
     arguments = ["-S", source, "-B", str(build), f"-DRRISE_INCLUDE_DIR={rrise.include_dir()}", *json_reader()]
-    configured = subprocess.run([CMAKE, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    configured = subprocess.run([CMAKE, *arguments], capture_output=True, text=True, timeout=600, check=False)
     if configured.returncode != 0 and "NLOHMANN_JSON_INCLUDE_DIR" in configured.stderr:
         pytest.skip("the example needs nlohmann/json (Debian: nlohmann-json3-dev), and CMake finds none")
     assert configured.returncode == 0, configured.stderr
-    subprocess.run([CMAKE, "--build", str(build)], check=True, capture_output=True, timeout=300)
+    subprocess.run([CMAKE, "--build", str(build)], check=True, capture_output=True, timeout=600)
     return build / "certify"
 
 
 def run(program: Path, bundle: Path, text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(program), str(bundle)], input=text, capture_output=True, text=True, timeout=60, check=False
+        [str(program), str(bundle)], input=text, capture_output=True, text=True, timeout=600, check=False
     )
 
 

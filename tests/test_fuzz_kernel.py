@@ -19,20 +19,22 @@ def build(target: Path, kernel: Path, headers: Path) -> Path:
     assert COMPILER is not None
     sources = [str(kernel), str(ROOT / "fuzz" / "replay.cpp")]
     subprocess.run(
-        [COMPILER, *FLAGS, *SANITIZERS, "-I", str(headers), *sources, "-o", str(target)], check=True, timeout=300
+        [COMPILER, *FLAGS, *SANITIZERS, "-I", str(headers), *sources, "-o", str(target)], check=True, timeout=600
     )
     return target
 
 
 def sanitizers_work(folder: Path) -> bool:
     command = [str(COMPILER), *SANITIZERS, "-x", "c++", "-", "-o", str(folder / "empty")]
-    return subprocess.run(command, input=b"int main() {}", capture_output=True, timeout=60, check=False).returncode == 0
+    return (
+        subprocess.run(command, input=b"int main() {}", capture_output=True, timeout=600, check=False).returncode == 0
+    )
 
 
 def replay(program: Path, count: int) -> subprocess.CompletedProcess[str]:
     seeds = sorted(str(path) for path in (ROOT / "tests" / "corpus" / "kernel").iterdir())
     assert len(seeds) > 15
-    return subprocess.run([str(program), str(count), *seeds], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([str(program), str(count), *seeds], capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(autouse=True)

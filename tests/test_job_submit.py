@@ -6,19 +6,17 @@ import importlib.util
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import urllib.request
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ray_cluster import ENVIRONMENT, IMAGES, SHARD, STORE_BYTES, TESTS, Job, wait_for
+from own_processes import Run, free_ports, wait_for
+from ray_cluster import ENVIRONMENT, IMAGES, SHARD, STORE_BYTES, TESTS, Job
 
 from rrise.__main__ import main
 from rrise.targets.store import CountStore
@@ -35,9 +33,9 @@ if not (BIN / "ray").exists() or importlib.util.find_spec("aiohttp_cors") is Non
 
 @dataclass(frozen=True)
 class Head:
-    """A head node in a process group of its own, with a token that only this test knows."""
+    """A head node with a token that only this test knows."""
 
-    process: subprocess.Popen[bytes]
+    run: Run
     environment: dict[str, str]
     folder: Path
     dashboard: str
@@ -46,7 +44,8 @@ class Head:
     def start(cls) -> Head:
         environment = os.environ | ENVIRONMENT | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         environment["PATH"] = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-        for name in ("PYTHONPATH", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+        environment["PYTHONPATH"] = str(TESTS.parent)  # not the network's: it comes with the working folder
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
             environment.pop(name, None)
         folder = Path(tempfile.mkdtemp(prefix="rrise-head-", dir="/tmp"))  # short: it holds Unix sockets
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
@@ -58,17 +57,15 @@ class Head:
             "temp-dir": folder,
         }
         command = ["ray", "start", "--head", "--block", *(f"--{name}={value}" for name, value in options.items())]
-        with (folder / "said").open("wb") as said:
-            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
-        return cls(process, environment, folder, f"http://127.0.0.1:{ports['dashboard-port']}")
+        run = Run(command, env=environment)
+        return cls(run, environment, folder, f"http://127.0.0.1:{ports['dashboard-port']}")
 
     def answers(self) -> bool:
         """Whether its dashboard can be asked."""
-        assert self.process.poll() is None, (self.folder / "said").read_text()
         request = urllib.request.Request(f"{self.dashboard}/api/version")
         request.add_header("Authorization", f"Bearer {self.environment['RAY_AUTH_TOKEN']}")
         try:
-            return urllib.request.urlopen(request, timeout=5).status == 200
+            return urllib.request.urlopen(request, timeout=60).status == 200
         except OSError:
             return False
 
@@ -76,7 +73,7 @@ class Head:
         """``ray job VERB …`` at this head."""
         command = ["ray", "job", verb, "--address", self.dashboard, *words]
         surroundings = self.environment | environment
-        return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=480)
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=600)
 
     def submit(self, folder: Path, *command: str) -> str:
         """Submit a command to be run in a copy of a folder, wait, and return what it said."""
@@ -85,43 +82,16 @@ class Head:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def processes(self) -> list[int]:
-        """Every living process that carries its token, whatever group it is in."""
-        token, found = self.environment["RAY_AUTH_TOKEN"].encode(), []
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and token in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-        return found
-
     def end(self) -> None:
-        """Kill its group; AssertionError if any of its processes outlives that."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=40)
-            wait_for(lambda: not self.processes(), "end of the head's processes", 20)
-        finally:
-            for pid in self.processes():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
+        self.run.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def head():
     made = Head.start()
     try:
-        wait_for(made.answers, "answer of the dashboard", 60, every=0.3)
+        wait_for(made.answers, "answer of the dashboard", made.run, every=0.3)
         yield made
     finally:
         made.end()
@@ -132,7 +102,7 @@ def folder(tmp_path: Path) -> Path:
     """A working folder: a classifier, its network's module, images, and what must not be sent along."""
     made = tmp_path / "job"
     made.mkdir()
-    Job.at(made, slow=0.01)
+    Job.at(made)
     shutil.copy(TESTS / "faulty_network.py", made)
     for name in (".git", "data", "counts"):
         (made / name).mkdir()

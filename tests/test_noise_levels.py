@@ -289,7 +289,7 @@ def test_a_forked_worker_certifies(threads: int, expected: int, tmp_path: Path) 
     folder = write_levels(tmp_path / "b", ENGINE)
     script = FORK.replace("Certifier", "MultiSigma")
     done = subprocess.run(
-        [sys.executable, "-c", script, str(folder), str(threads)], capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", script, str(folder), str(threads)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == expected

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from own_processes import Run
 from reference_engines import linear_engine, write_bundle
 
 from rrise import Certifier, MultiPass
@@ -141,7 +141,9 @@ pytest_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def forked(folder: Path, threads: int, *moved: str) -> list[str]:
     bundle, classifier = saved(folder)
     command = [sys.executable, "-c", FORK, str(bundle), str(classifier), str(threads), *moved]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    with Run(command) as run:
+        assert run.status() == 0, run
+        return run.said.splitlines()
 
 
 @pytest_fork

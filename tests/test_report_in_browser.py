@@ -77,7 +77,7 @@ def chromium(folder, *flags):
     command += [f"--disable-{name}" for name in quiet]
     profile = folder / "profile"
     done = subprocess.run(
-        [*command, f"--user-data-dir={profile}", *map(str, flags)], capture_output=True, timeout=120, check=True
+        [*command, f"--user-data-dir={profile}", *map(str, flags)], capture_output=True, timeout=600, check=True
     )
     shutil.rmtree(profile, ignore_errors=True)
     return done.stdout.decode(), done.stderr.decode(errors="replace")

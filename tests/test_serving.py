@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_processes import Run
 from reference_engines import linear_engine, write_bundle
 
 from rrise import Certifier
@@ -49,7 +50,9 @@ print(json.dumps(status))
 
 def forked(folder: Path, threads: int, *moved: str) -> str:
     command = [sys.executable, "-c", FORK, str(folder), str(threads), *moved]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    with Run(command) as run:
+        assert run.status() == 0, run
+        return run.said
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(1, 10), (2, 11)], ids=["kept", "opened again"])

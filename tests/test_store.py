@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import warnings
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from own_processes import Run, wait_for
 from pyarrow import fs
 
 from rrise.data import ImageSet
@@ -247,41 +247,36 @@ KILLED = """
     import torch
     from test_store import CountStore, classifier, fill, manifest
 
-    def slow(x):
-        time.sleep(0.05)  # 10 passes a shard
+    passes = 0
+
+    def held(x):  # in the third shard: a shard takes 10 passes
+        global passes
+        passes += 1
+        while passes > 25:
+            time.sleep(0.05)
         return classifier(x)
 
     store = CountStore.open(sys.argv[1], manifest())
     print("started", flush=True)
-    fill(store, slow)
+    fill(store, held)
 """
 
 
-def start_slow_run(path: Path) -> subprocess.Popen[str]:
+def start_held_run(path: Path) -> Run:
     script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent), root=str(ROOT))
     command = [sys.executable, "-c", script, str(path)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_shards(run: subprocess.Popen[str], path: Path, count: int) -> list[Path]:
-    deadline = time.monotonic() + 60
-    while len(found := sorted(path.glob("*.parquet"))) < count:
-        assert run.poll() is None, run.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return found
+    return Run(command)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
 def test_an_interrupted_run_keeps_its_shards_and_a_rerun_ends_the_same(tmp_path, how):
     path = tmp_path / "counts"
-    run = start_slow_run(path)
-    wait_for_shards(run, path, 2)
-    run.send_signal(how)
-    run.communicate(timeout=30)
-    assert run.returncode == -how or (how == signal.SIGINT and run.returncode == 1)
+    with start_held_run(path) as run:
+        wait_for(lambda: len(list(path.glob("*.parquet"))) == 2, "two shards", run)
+        run.process.send_signal(how)
+        assert run.status() == -how or (how == signal.SIGINT and run.status() == 1), run
     finished = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.glob("*.parquet")}
-    assert 2 <= len(finished) < 5
+    assert len(finished) == 2
     store = CountStore.open(path, manifest())
     written = fill(store, classifier)
     assert len(written) == 5 - len(finished)
