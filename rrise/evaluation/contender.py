@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PASSES, BUDGET = "more passes", "smaller budget"
 """Roles of contenders that are points of a trade-off: surrogate and noisy passes, and Monte Carlo of few draws."""
+LARGER = "larger budget"
+"""Role of Monte Carlo with a larger fixed budget than the baseline's, a second measure beside it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Contender:
     of_certified : bool
         Whether ``error`` is promised among certified inputs alone, and so over all inputs too.
     role : str
-        Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other.
+        Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other; or
+        `LARGER`: it stands in the tables and among the break-evens.
     """
 
     name: str

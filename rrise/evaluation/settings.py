@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+_LARGER = 10
+"""Draws of Monte Carlo's larger budget for each one of the smaller, unless told otherwise."""
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -25,6 +28,13 @@ class EvaluateConfig:
     tolerance: float = field(
         default=0.01, metadata={"help": "adaptive stopping ends when the radius is known to this, ℓ2 of [0, 1] pixels"}
     )
+    n_larger: int = field(
+        default=-1,
+        metadata={
+            "help": "noisy draws an image of a second, larger fixed budget of Monte Carlo; -1: "
+            f"{_LARGER} × sample.n, 0: none"
+        },
+    )
     n_reference: int = field(default=10_000, metadata={"help": "noisy draws an image that check the bounds"})
     latency_images: int = field(default=20, metadata={"help": "test images whose certificates are timed"})
     latency_repeats: int = field(default=3, metadata={"help": "times each of them is timed"})
@@ -40,11 +50,26 @@ class EvaluateConfig:
             raise ValueError(f"decline: expected a share of the radius in [0, 1), got {self.decline}. Try 0.01.")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ValueError(f"tolerance: expected a length of at least 0, got {self.tolerance}. Try 0.01.")
+        if self.n_larger < -1:
+            raise ValueError(f"n_larger: expected -1 (choose), 0 (none) or more draws, got {self.n_larger}. Try 10000.")
         for name in ("n_selection", "n_reference", "latency_images", "latency_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")
 
     def draws(self, n: int, passes: Sequence[int] = ()) -> dict[str, int]:
-        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates."""
+        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates.
+
+        Those of the smaller budget are among those of the larger.
+        """
         extra = {"extra": max(passes)} if passes else {}
-        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference} | extra
+        most = self.larger(n) or n
+        return {"selection": self.n_selection, "estimation": most, "reference": self.n_reference} | extra
+
+    def larger(self, n: int) -> int:
+        """Return the draws of Monte Carlo's larger budget beside ``n``, 0 for none; ValueError if it is no larger."""
+        wanted = _LARGER * n if self.n_larger < 0 else self.n_larger
+        if 0 < wanted <= n:
+            raise ValueError(
+                f"n_larger: expected more draws than sample.n = {n}, or 0 for no second budget, got {wanted}. Raise it."
+            )
+        return wanted
