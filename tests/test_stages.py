@@ -349,6 +349,8 @@ def test_counts_of_another_number_of_draws_are_refused_where_one_is_asked_for(
             ValueError, match=rf"{name}: expected counts of {wanted} draws an image, got counts of {got}"
         ):
             stages.calibrate(splits, replace(recipe.calibrate, **change), *places, copy / "again")
+    with pytest.raises(ValueError, match=r"profile: expected counts of the 300 images .* got none of 300 in .*--split"):
+        stages.calibrate(splits, recipe.calibrate, *places[:2], copy / "counts/calibration", copy / "again")
     assert not (copy / "again").exists()
     stages.calibrate(splits, replace(recipe.calibrate, n=300, profile_n=100), *places, copy / "again")
     assert (copy / "again/scaled/bundle.json").read_bytes() == (copy / "bundles/scaled/bundle.json").read_bytes()
