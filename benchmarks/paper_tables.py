@@ -70,8 +70,8 @@ def costs(run: SeedRun, results: dict[str, Any]) -> dict[str, dict[str, float | 
     """
     single, monte_carlo = run.latency_ms
     draws = run.counts["selection"].sum(1).mean() + run.n
-    stores = ("train", "profile", "calibration") if run.recipe.data.profile else ("train", "calibration")
-    offline = int(sum(run.counts[name].sum() for name in stores))
+    stores = ("train", "profile", "calibration") if run.recipe.data.shaping else ("train", "calibration")
+    offline = int(sum(run.thinned(name, run.n).sum() for name in stores))
     seconds = offline * monte_carlo / draws / 1000 + run.seconds_to_fit("head-ce")
     evaluations = {name: result["evaluations"] for name, result in results.items()}
     milliseconds = {name: each * monte_carlo / draws if each else single for name, each in evaluations.items()}

@@ -22,7 +22,7 @@ from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
 from rrise.targets.noise import STREAMS
-from rrise.targets.settings import ExecutionConfig, SampleConfig
+from rrise.targets.settings import DrawsConfig, ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.seen import SeenConfig
@@ -128,7 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--stream", choices=tuple(STREAMS), default="targets", help="what the draws are for")
     sample.add_argument("--out", required=True, metavar="URI", help="folder of the counts, local or s3://, gs://")
     sample.add_argument("--plan", action="store_true", help="measure a few images, print what all will cost, and stop")
-    add_options(sample, SampleConfig)
+    usual = SampleConfig().n
+    by_split = f"{usual}; of the calibration split {CalibrateConfig().draws(usual)}, which are paid once"
+    add_options(sample, SampleConfig, later={"n": by_split})
+    add_options(sample, DrawsConfig, "draws.")
     add_options(sample, ExecutionConfig, title="execution")
 
     fit = verb(
@@ -165,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "calibrate",
         verbs.calibrate,
         "calibrate an engine's own outputs into bundles, one for each curve",
-        "rrise calibrate --engine runs/a/engine --counts runs/a/counts/calibration --profile runs/a/counts/train "
+        "rrise calibrate --engine runs/a/engine --counts runs/a/counts/calibration --profile runs/a/counts/profile "
         "--out runs/a/bundles",
     )
     folder(calibrate, "--engine", "folder written by `rrise export`")
@@ -181,7 +184,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="URI",
-        help="counts of the train (or profile) split, for the scaled curve's shape, at each sigma",
+        help="counts of the profile split (of the train split with --data.profile 0), for the scaled curve's shape, at "
+        "each sigma",
     )
     folder(calibrate, "--out", "where the bundles go: one folder for each curve")
     add_options(calibrate, CalibrateConfig)

@@ -16,6 +16,8 @@ from rrise.image_set import Ids, ImageSet, image_ids, positions
 __all__ = ["DataConfig", "ImageSet", "Splits", "image_ids", "load_images", "load_splits", "positions", "read_images"]
 
 _TORCHVISION = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+MOST_SHAPING = 1000
+"""Training images that shape the curve unless told otherwise: more would hardly change it."""
 _SOURCES = "digits, FILE.npz, FOLDER (of class folders), " + ", ".join(f"{name}[-test]:ROOT" for name in _TORCHVISION)
 
 
@@ -84,11 +86,15 @@ class DataConfig:
     test_source: str = field(default="", metadata={"help": "images to test on; none: test images come from source"})
     train: int = field(default=900, metadata={"help": "images that train the classifier and the surrogate"})
     targets: int = field(
-        default=0, metadata={"help": "training images, the first ones, that the surrogate is fitted to; 0: all"}
+        default=0,
+        metadata={"help": "training images, the first ones, that the surrogate is fitted to; 0: all but the profile"},
     )
     profile: int = field(
-        default=0,
-        metadata={"help": "training images after those, whose counts only shape the scaled curve; 0: the targets do"},
+        default=-1,
+        metadata={
+            "help": "training images after those, to which no surrogate is fitted and whose counts only shape the "
+            f"scaled curve; -1: a tenth of the training images, at most {MOST_SHAPING:,}; 0: the targets do"
+        },
     )
     calibration: int = field(default=500, metadata={"help": "images that calibrate; neither network ever sees them"})
     test: int = field(default=397, metadata={"help": "images that the report is made from"})
@@ -102,11 +108,23 @@ class DataConfig:
                 raise ValueError(f"{name}: expected at least 1 image, got {getattr(self, name)}.")
         if not 0 <= self.targets <= self.train:
             raise ValueError(f"targets: expected 0 (all) to train={self.train} images, got {self.targets}.")
-        if self.profile < 0 or (self.profile and not 0 < self.targets <= self.train - self.profile):
+        if self.profile < -1 or self.profile > self.train - max(self.targets, 1):
             raise ValueError(
-                f"profile: expected 0, or images beside targets={self.targets} (above 0) among train={self.train}, got "
-                f"{self.profile}. Lower one of them."
+                f"profile: expected -1, 0, or images beside targets={self.targets or 'all others'} among "
+                f"train={self.train}, got {self.profile}. Lower one of them."
             )
+
+    @property
+    def shaping(self) -> int:
+        """How many training images only shape the curve; 0: the targets do."""
+        if self.profile >= 0:
+            return self.profile
+        return min(MOST_SHAPING, self.train // 10, self.train - self.targets)
+
+    @property
+    def fitted(self) -> int:
+        """How many training images the surrogate is fitted to."""
+        return self.targets or self.train - self.shaping
 
 
 @dataclass(frozen=True)
@@ -125,21 +143,23 @@ class Splits:
     @property
     def targets(self) -> ImageSet:
         """The training images that are sampled and that the surrogate is fitted to: the first ones, or all."""
-        count = self.config.targets if self.config else 0
-        return self.train.take(np.arange(count)) if count else self.train
+        count = self.config.fitted if self.config else len(self.train)
+        return self.train.take(np.arange(count)) if count < len(self.train) else self.train
 
     @property
     def profile(self) -> ImageSet:
         """The training images whose counts shape the scaled curve: some without part in the fit, or the targets."""
-        if not (self.config and self.config.profile):
+        if not (self.config and self.config.shaping):
             return self.targets
-        first = self.config.targets
-        return self.train.take(np.arange(first, first + self.config.profile))
+        first = self.config.fitted
+        return self.train.take(np.arange(first, first + self.config.shaping))
 
     def summary(self) -> str:
         """Return one line that says what there is."""
         shape = "×".join(str(side) for side in self.train.input_shape)
-        targets = f" ({len(self.targets)} of them targets)" if len(self.targets) < len(self.train) else ""
+        parts = [f"{len(self.targets)} of them targets"] if len(self.targets) < len(self.train) else []
+        parts += [f"{self.config.shaping} for the curve's shape"] if self.config and self.config.shaping else []
+        targets = f" ({', '.join(parts)})" if parts else ""
         return (
             f"{len(self.train)} training{targets}, {len(self.calibration)} calibration and {len(self.test)} test "
             f"images of {shape} in {len(self.train.classes)} classes ({self.dropped} repeats dropped)"

@@ -6,12 +6,19 @@ import argparse
 import dataclasses
 import json
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
 
 
-def add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str = "", title: str = "stage") -> None:
+def add_options(
+    parser: argparse.ArgumentParser,
+    config: type[Any],
+    prefix: str = "",
+    title: str = "stage",
+    later: Mapping[str, str] | None = None,
+) -> None:
     """Add one flag for each field of a config dataclass to a parser.
 
     Parameters
@@ -23,6 +30,8 @@ def add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str 
         Put before each flag's name: ``--data.source`` for the field ``source`` with prefix ``data.``.
     title : str
         Of the flags in the help, where there is no prefix.
+    later : mapping of str to str, optional
+        Fields whose default depends on other flags, and what their help says of it: they are parsed to None.
     """
     group = parser.add_argument_group(f"{prefix.rstrip('.') or title} options")
     hints = typing.get_type_hints(config)
@@ -30,10 +39,11 @@ def add_options(parser: argparse.ArgumentParser, config: type[Any], prefix: str 
         flag = f"--{prefix}{field.name.replace('_', '-')}"
         has_factory = field.default_factory is not dataclasses.MISSING
         default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        shown = json.dumps(default) if has_factory else _show(default)
+        chosen = (later or {}).get(field.name)
+        shown = chosen or (json.dumps(default) if has_factory else _show(default))
         keywords: dict[str, Any] = {
             "dest": prefix + field.name,
-            "default": default,
+            "default": None if chosen else default,
             "help": f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
         }
         kind = hints[field.name]

@@ -216,8 +216,9 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         for table in tables:
             config = sample if sample and table == "sample" else getattr(recipe, table)
             found |= {f"{table}.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
-        for further in ("passes", "cascade"):  # named by the step, and only where there are such bundles
-            found.pop(f"calibrate.{further}", None)
+        # Named by the step, and only where there are such bundles; or by the counts.
+        for named in ("passes", "cascade", "n", "profile_n"):
+            found.pop(f"calibrate.{named}", None)
         for name, value in inputs.items():
             found[name] = tree_sha256(value) if isinstance(value, Path) else value
         return found
@@ -252,13 +253,16 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
             costly=costly,
         )
 
-    fixed = dataclasses.replace(recipe.sample, first_n=0)  # what bounds are made from
-    targets = dataclasses.replace(recipe.sample, n=recipe.targets.n or recipe.sample.n)
+    def fixed(n: int) -> SampleConfig:  # what bounds are made from
+        return dataclasses.replace(recipe.sample, n=n, first_n=0)
+
+    once, each = recipe.calibrate, recipe.sample.n  # draws that are paid once, and those of a Monte Carlo certificate
+    targets = dataclasses.replace(recipe.sample, n=recipe.targets.n or each)
     yield sampled("train", "targets", targets, "targets", costly=True)
-    profile = counts / ("profile" if recipe.data.profile else "train")
-    if recipe.data.profile:
-        yield sampled("profile", "profile", fixed, "targets", costly=True)
-    yield sampled("calibration", "calibration", fixed, "targets", costly=True)
+    profile = counts / ("profile" if recipe.data.shaping else "train")
+    if recipe.data.shaping:
+        yield sampled("profile", "profile", fixed(once.profile_draws(each)), "targets", costly=True)
+    yield sampled("calibration", "calibration", fixed(once.draws(each)), "targets", costly=True)
 
     def deployed(name: str, table: str, config: FitConfig, place: Path, curves: tuple[str, ...]) -> Iterator[Step]:
         surrogate, engine, bundles = place / "surrogate", place / "engine", place / "bundles"
@@ -276,7 +280,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
             facts("export", "plan", surrogate=surrogate),
             lambda: stages.export(splits.train, recipe.export, recipe.plan, surrogate, engine),
         )
-        calibrate = dataclasses.replace(recipe.calibrate, curves=curves)
+        calibrate = dataclasses.replace(once, curves=curves)
         if name:
             calibrate = dataclasses.replace(calibrate, passes=(), cascade=0.0)
         further = {f"calibrate.{key}": value for key in ("passes", "cascade") if (value := getattr(calibrate, key))}
@@ -298,14 +302,15 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         yield from deployed("rival-", "rival", recipe.rival, out / "rival", (curve,))
         rivals[f"{recipe.rival.loss.upper()} surrogate"] = out / "rival" / "bundles" / curve
     scale: dict[str, object] = {"scale": recipe.scale} if recipe.scale else {}
-    for name, n in recipe.evaluate.draws(recipe.sample.n, recipe.calibrate.passes).items():
-        yield sampled(name, "test", dataclasses.replace(fixed, n=n), name, costly=False)
+    for name, n in recipe.evaluate.draws(each, recipe.calibrate.passes).items():
+        yield sampled(name, "test", fixed(n), name, costly=False)
     yield Step(
         "evaluate",
         "evaluate",
         evaluation,
         facts("evaluate", bundles=bundles, classifier=classifier, images=splits.test.sha256)
         | {name: tree_sha256(bundle) for name, bundle in rivals.items()}
+        | {"sample.n": each}
         | scale,
         lambda: stages.evaluate(
             splits,

@@ -27,6 +27,7 @@ _COUNTED = {
     "train.epochs": "epochs",
     "sample.n": "noisy draws (n)",
     "targets.n": "draws of a target",
+    "calibrate.n": "draws of a calibration image",
     "evaluate.n_reference": "reference draws",
 }
 _NETWORK = ("network", "options")
@@ -163,8 +164,8 @@ def describe_scale(full: Any, scaled: Any, over: Tree) -> str:
 
 def _values(recipe: Any, names: set[str]) -> Tree:
     found = {name: getattr(getattr(recipe, name.partition(".")[0]), name.partition(".")[2], None) for name in names}
-    drawn = {"targets.n": recipe.targets.n or recipe.sample.n}
-    return found | {"data.targets": recipe.data.targets or recipe.data.train} | drawn
+    drawn = {"targets.n": recipe.targets.n or recipe.sample.n, "calibrate.n": recipe.calibrate.draws(recipe.sample.n)}
+    return found | {"data.targets": recipe.data.fitted} | drawn
 
 
 def _network(train: Any) -> str:

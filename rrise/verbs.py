@@ -19,7 +19,7 @@ from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
 from rrise.targets.noise import STREAMS
-from rrise.targets.settings import ExecutionConfig, SampleConfig
+from rrise.targets.settings import DrawsConfig, ExecutionConfig, SampleConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.seen import SeenConfig
@@ -53,11 +53,17 @@ def sample(arguments: argparse.Namespace) -> None:
     from rrise import stages
 
     splits = stages.load_splits(read_options(arguments, DataConfig, "data."))
+    if arguments.n is None:
+        usual = SampleConfig().n
+        arguments.n = CalibrateConfig().draws(usual) if arguments.split == "calibration" else usual
     config, execution = read_options(arguments, SampleConfig), read_options(arguments, ExecutionConfig)
     split = "targets" if arguments.split == "train" else arguments.split
     settings = (splits, split, config, execution, arguments.classifier, arguments.out)
-    do = stages.plan if arguments.plan else stages.sample
-    print(do(*settings, stream=STREAMS[arguments.stream]))
+    stream = STREAMS[arguments.stream]
+    if arguments.plan:
+        print(stages.plan(*settings, stream=stream, draws=read_options(arguments, DrawsConfig, "draws.")))
+    else:
+        print(stages.sample(*settings, stream=stream))
 
 
 def fit(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,8 @@ from rrise import _C
 from rrise.calibration.bounds import clopper_pearson, largest_p
 from rrise.evaluation.baselines import cohen_certify, cohen_select
 from rrise.evaluation.comparison import Comparison, compare
-from rrise.evaluation.contender import CalibrationView, Contender
+from rrise.evaluation.contender import LARGER, CalibrationView, Contender
+from rrise.evaluation.costs import Sampled
 from rrise.runtime.certificates import Certificates
 
 SIGMA, ALPHA, BETA, N = 0.25, 0.05, 0.001, 200
@@ -69,8 +70,8 @@ def comparison(images=60, names=("scaled", "offset", "Monte Carlo"), **changes) 
         "baseline": names[2],
         "radii": RADII,
         "sigma": SIGMA,
-        "target_evaluations": 80_000,
-        "calibration_evaluations": 20_000,
+        "targets": Sampled(400, 80_000),
+        "calibration": Sampled(100, 20_000),
         "provenance": {"engine_sha256": "a" * 64, "seeds": {"data": 0, "sampling": 1}},
     } | changes
     return compare(made, labels, reference, **settings)
@@ -92,9 +93,29 @@ def many(images=60, **changes) -> Comparison:
         "baseline": "B1 Monte Carlo",
         "radii": RADII,
         "sigma": SIGMA,
-        "target_evaluations": 80_000,
-        "calibration_evaluations": 20_000,
+        "targets": Sampled(400, 80_000),
+        "calibration": Sampled(100, 20_000),
         "provenance": {"engine_sha256": "a" * 64, "seeds": {"data": 0, "sampling": 1}},
+    } | changes
+    return compare(made, labels, reference, **settings)
+
+
+def with_larger(images=60, **changes) -> Comparison:
+    """Two curves against Monte Carlo of 200 draws, and of 2,000."""
+    (scaled, offset, monte_carlo), labels, reference = contenders(images)
+    probabilities = truth(1, images)[0]
+    selection, name = draw(2, probabilities, 50), "Monte Carlo, n = 2,000"
+    more = cohen_certify(selection, draw(9, probabilities, 2000), alpha=ALPHA, sigma=SIGMA)
+    made = [scaled, offset, monte_carlo, Contender(name, more, cohen_select(selection), ALPHA, "More.", role=LARGER)]
+    settings = {
+        "deployed": "scaled",
+        "baseline": "Monte Carlo",
+        "larger": name,
+        "radii": RADII,
+        "sigma": SIGMA,
+        "targets": Sampled(400, 80_000),
+        "profile": Sampled(50, 10_000),
+        "calibration": Sampled(100, 200_000),
     } | changes
     return compare(made, labels, reference, **settings)
 

@@ -21,6 +21,7 @@ SMALL = (
     "data.train=300",
     "data.calibration=150",
     "data.test=40",
+    "data.profile=0",
     "train.epochs=20",
     "sample.n=100",
     "execution.threads=1",
@@ -30,7 +31,9 @@ SMALL = (
     "fit.folds=2",
     "rival.epochs=[5]",
     "calibrate.gamma=0.2",
+    "calibrate.n=300",
     "evaluate.n_selection=20",
+    "evaluate.n_larger=250",
     "evaluate.n_reference=300",
     "evaluate.latency_images=2",
 )

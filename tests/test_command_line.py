@@ -259,3 +259,40 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
         main(["smooth"])
     assert stop.value.code == 2
     assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "draws"),
+    [
+        (["--split", "calibration"], 10_000),
+        (["--split", "calibration", "--n", "300"], 300),
+        (["--split", "train"], 1000),
+        (["--split", "profile"], 1000),
+        (["--split", "test", "--stream", "estimation"], 1000),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
+)
+def test_the_split_decides_how_many_draws_are_usual(
+    flags: list[str], draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rrise import stages
+
+    asked: list[int] = []
+
+    def noted(splits: Any, split: str, config: Any, *places: Any, **more: Any) -> str:
+        asked.append(config.n)
+        return "noted"
+
+    monkeypatch.setattr(stages, "sample", noted)
+    assert main(["sample", "--classifier", "none", "--out", "nowhere", *flags]) == 0
+    assert asked == [draws]
+
+
+def test_a_plan_takes_the_draws_of_what_it_does_not_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rrise import stages
+
+    asked: list[Any] = []
+    monkeypatch.setattr(stages, "plan", lambda *places, stream, draws: asked.append(draws) or "planned")
+    flags = ["--draws.targets", "4", "--draws.calibration", "5000", "--draws.monte-carlo", "500"]
+    assert main(["sample", "--classifier", "none", "--out", "nowhere", "--plan", *flags]) == 0
+    assert (asked[0].targets, asked[0].calibration, asked[0].monte_carlo) == (4, 5000, 500)

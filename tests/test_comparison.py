@@ -48,6 +48,45 @@ def test_cost_and_ratio_are_against_the_baseline():
     assert comparison.costs.break_even == -(-100_000 // (250 - 1))
 
 
+def test_a_larger_budget_is_a_second_measure():
+    comparison = world.with_larger()
+    scaled, _, few, many = comparison.rows
+    assert (few.forward_passes, many.forward_passes) == (250, 2050)
+    assert (few.relative_radius, many.relative_to_larger) == (1, 1)
+    assert scaled.relative_radius == scaled.average_certified_radius / few.average_certified_radius
+    assert scaled.relative_to_larger == scaled.average_certified_radius / many.average_certified_radius
+    assert few.relative_to_larger == 1 / many.relative_radius < 1
+    found = {entry.name: entry.evaluations for entry in comparison.costs.against}
+    assert found == {"Monte Carlo": -(-290_000 // 249), "Monte Carlo, n = 2,000": -(-290_000 // 2049)}
+    assert [contender.name for contender in comparison.drawn] == ["scaled", "offset", "Monte Carlo"]
+    body = json.loads(as_json(comparison))
+    assert (body["baseline"], body["larger_baseline"]) == ("Monte Carlo", "Monte Carlo, n = 2,000")
+    assert body["certifiers"][0]["relative_to_larger"] == scaled.relative_to_larger
+    text = as_markdown(comparison)
+    assert "ratio to Monte Carlo; of larger: to Monte Carlo, n = 2,000." in text
+    assert f" {scaled.relative_radius:.3f} |     {scaled.relative_to_larger:.3f} |" in text
+    without = world.comparison()
+    assert "of larger" not in as_markdown(without)
+    assert json.loads(as_json(without))["larger_baseline"] is None
+    assert without.rows[0].relative_to_larger is None
+    with pytest.raises(ValueError, match=r"larger: expected one of .*, got 'nobody'"):
+        world.with_larger(larger="nobody")
+
+
+def test_what_was_paid_once_is_one_line():
+    said = (
+        "Paid once: 400 targets × 200 draws, 50 images of the curve's shape × 200 draws, 100 calibration images × "
+        "2,000 draws, 290,000 noisy evaluations in all, and the fit. Monte Carlo pays 250 evaluations for each image, "
+        "with the larger budget 2,050."
+    )
+    comparison = world.with_larger()
+    assert comparison.costs.words == said
+    assert f"\n\n{said}\n\n" in as_markdown(comparison)
+    costs = json.loads(as_json(comparison))["costs"]
+    assert costs["calibration"] == {"images": 100, "evaluations": 200_000}
+    assert comparison.costs.offline == 290_000
+
+
 def test_break_even_is_against_every_monte_carlo_certifier():
     comparison = world.many(latency=MANY)
     found = {entry.name: entry for entry in comparison.costs.against}

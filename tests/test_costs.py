@@ -1,10 +1,11 @@
 """Break-even against several Monte Carlo certifiers, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from rrise.evaluation.costs import BreakEven, Costs, break_evens
+from rrise.evaluation.costs import BreakEven, Costs, Sampled, break_evens
 
 
 def test_every_monte_carlo_certifier_has_its_own_break_even():
@@ -30,5 +31,11 @@ def test_nothing_is_said_of_seconds_that_were_not_measured(missing):
     assert found.evaluations == 1
 
 
-def test_offline_is_targets_and_calibration():
-    assert Costs(targets=80, calibration=20, monte_carlo=10.0, break_even=12.0).offline == 100
+def test_offline_is_targets_profile_and_calibration():
+    costs = Costs(targets=Sampled(8, 80), calibration=Sampled(2, 20), monte_carlo=10.0, break_even=12.0)
+    assert costs.offline == 100
+    assert replace(costs, profile=Sampled.of([3, 4])).offline == 107
+    assert "profile" not in costs.words
+    assert Sampled.of([3, 4]).words("pictures") == "2 pictures × 4 draws"
+    free = replace(costs, targets=Sampled(), calibration=Sampled())
+    assert free.words == "Paid once: nothing. Monte Carlo pays 10 evaluations for each image."

@@ -313,7 +313,7 @@ def test_a_run_with_passes_makes_bundles_rows_and_a_figure(passed: tuple[Path, l
     assert rows["rrise scaled, m = 4"]["forward_passes"] == 5
     assert rows["rrise scaled, m = 60"]["coverage"]["overall"]["count"] > 0
     assert {entry["name"] for entry in metrics["costs"]["against"]} == {
-        "Monte Carlo", "input-specific MC", "adaptive MC",
+        "Monte Carlo", "input-specific MC", "adaptive MC", "Monte Carlo, n = 250",
     }  # fmt: skip
     timing = json.loads((out / "evaluation/timing.json").read_text())
     assert {"rrise scaled, m = 4", "rrise scaled, m = 60"} <= timing["others_ms"].keys()

@@ -57,6 +57,16 @@ def test_wrong_usage_exits_2(flags: list[str]) -> None:
     assert stop.value.code == 2
 
 
+def test_a_default_that_other_flags_decide(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Config, later={"batch_size": "10, or 7 if fast"})
+    assert parser.parse_args([]).batch_size is None
+    assert parser.parse_args(["--batch-size", "3"]).batch_size == 3
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "images (default: 10, or 7 if fast)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_config_checks_values() -> None:
     with pytest.raises(ValueError, match="sigma: expected > 0"):
         parse("--sigma", "-1")

@@ -10,7 +10,9 @@ from shared_run import small_recipe
 
 from rrise.__main__ import main
 from rrise.calibration.conformal import calibrate
+from rrise.calibration.settings import CalibrateConfig
 from rrise.data import DataConfig, Splits, load_splits
+from rrise.evaluation.settings import EvaluateConfig
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.recipe_tables import built_in, overlaid
 from rrise.runtime import open_engine
@@ -94,6 +96,7 @@ def test_scaled_settings_are_those_of_a_laptop(name: str, variant: str) -> None:
     assert scaled.fit.strategy == "head"
     assert scaled.scale.startswith("scaled down: ")
     assert "1,000 of 10,000 noisy draws (n)" in scaled.scale
+    assert "10,000 of 100,000 draws of a calibration image" in scaled.scale
     assert f"{scaled.train.epochs} of {full.train.epochs} epochs" in scaled.scale
     assert "1,000 of 4,000 calibration images" in scaled.scale
 
@@ -102,7 +105,8 @@ def test_what_comes_later_wins(tiny: Path) -> None:
     recipe = load_recipe(str(tiny), ["sample.n=25"], variant="quiet", scaled=True)
     assert (recipe.sample.n, recipe.sample.sigma, recipe.data.train, recipe.data.calibration) == (25, 0.125, 100, 100)
     assert (
-        recipe.scale == "scaled down: 100 of 200 training images, 100 of 200 target images, 25 of 400 noisy draws (n)"
+        recipe.scale == "scaled down: 100 of 200 training images, 90 of 180 target images, 25 of 400 noisy draws (n), "
+        "250 of 4,000 draws of a calibration image"
     )
     assert recipe.out == "runs/tiny-quiet-scaled"
     assert load_recipe(str(tiny), ["out=elsewhere"], scaled=True).out == "elsewhere"
@@ -156,8 +160,16 @@ def test_what_is_wrong_in_a_scale_or_variant_is_named(tmp_path: Path, text: str,
         ("cifar10", ["scale.sample.n=5"], {}, r"got one of \[scale\]\. Set the setting itself"),
         ("cifar10", ["scale=half"], {"scaled": True}, r"got one of \[scale\]"),
         ("digits", ["data.targets=901"], {}, r"targets: expected 0 \(all\) to train=900 images, got 901"),
-        ("digits", ["data.profile=1"], {}, r"profile: expected 0, or images beside targets=0 \(above 0\) among train"),
+        (
+            "digits",
+            ["data.profile=900"],
+            {},
+            r"profile: expected -1, 0, or images beside targets=all others among train",
+        ),
         ("digits", ["data.targets=800", "data.profile=101"], {}, r"beside targets=800 .* among train=900, got 101"),
+        ("digits", ["data.profile=-2"], {}, r"profile: expected -1, 0, or images beside .* got -2"),
+        ("digits", ["calibrate.n=-1"], {}, r"calibrate: n: expected 0 or a number of draws, got -1"),
+        ("digits", ["evaluate.n_larger=-2"], {}, r"n_larger: expected -1 \(choose\), 0 \(none\) or more draws, got -2"),
         ("digits", ["targets.n=-1"], {}, r"n: expected 0 \(sample\.n\) or a number of draws, got -1"),
     ],
 )
@@ -180,25 +192,68 @@ def test_the_profile_may_be_images_after_the_targets() -> None:
     some, none = (load_splits(DataConfig(train=90, targets=30, profile=count)) for count in (20, 0))
     assert some.profile.ids.tolist() == some.train.ids[30:50].tolist()
     assert none.profile.ids.tolist() == none.targets.ids.tolist()
+    rest = load_splits(DataConfig(train=90, profile=20))
+    assert (rest.targets.ids.tolist(), rest.profile.ids.tolist()) == (
+        rest.train.ids[:70].tolist(), rest.train.ids[70:].tolist(),
+    )  # fmt: skip
+    assert "90 training (70 of them targets, 20 for the curve's shape), 500 calibration" in rest.summary()
+
+
+@pytest.mark.parametrize(
+    ("train", "targets", "shaping", "fitted"),
+    [(900, 0, 90, 810), (900, 600, 90, 600), (900, 880, 20, 880), (900, 900, 0, 900), (50_000, 0, 1000, 49_000),
+     (50_000, 2_500, 1000, 2_500), (9, 0, 0, 9)],
+)  # fmt: skip
+def test_a_tenth_of_the_training_images_fit_nothing_unless_told_otherwise(
+    train: int, targets: int, shaping: int, fitted: int
+) -> None:
+    config = DataConfig(train=train, targets=targets)
+    assert config.profile == -1
+    assert (config.shaping, config.fitted) == (shaping, fitted)
+    for name in SHAPES:  # the paper's way: the last layer alone, whose shape the targets give
+        recipe = load_recipe(name)
+        assert (recipe.fit.strategy, recipe.data.profile) == ("head", 0)
+
+
+def test_draws_of_the_three_kinds_are_told_apart() -> None:
+    usual, own = CalibrateConfig(), CalibrateConfig(n=700, profile_n=50)
+    assert (usual.draws(1000), usual.profile_draws(1000)) == (10_000, 1000)
+    assert (own.draws(1000), own.profile_draws(1000)) == (700, 50)
+    config = EvaluateConfig()
+    assert config.draws(1000) == {"selection": 100, "estimation": 10_000, "reference": 10_000}
+    assert config.larger(1000) == 10_000
+    none = EvaluateConfig(n_larger=0)
+    assert (none.larger(1000), none.draws(1000)["estimation"]) == (0, 1000)
+    assert EvaluateConfig(n_larger=1001).draws(1000)["estimation"] == 1001
+    with pytest.raises(ValueError, match=r"n_larger: expected more draws than sample\.n = 1000, or 0 .*, got 1000"):
+        EvaluateConfig(n_larger=1000).draws(1000)
 
 
 @pytest.mark.slow
 def test_many_targets_of_few_draws_and_a_profile_of_all(tmp_path: Path) -> None:
-    more = ("data.targets=200", "data.profile=60", "targets.n=20", "evaluate.n_reference=50")
+    more = (
+        "data.targets=200", "data.profile=60", "targets.n=20", "calibrate.profile_n=50", "evaluate.n_reference=50",
+    )  # fmt: skip
     run(small_recipe(tmp_path / "run", *more), say=lambda line: None, progress=False)
     stores = {name: CountStore.open(tmp_path / "run/counts" / name) for name in ("train", "profile", "calibration")}
     drawn = {name: (len(table := store.table()), set(table.n.tolist())) for name, store in stores.items()}
-    assert drawn == {"train": (200, {20}), "profile": (60, {100}), "calibration": (150, {100})}
+    assert drawn == {"train": (200, {20}), "profile": (60, {50}), "calibration": (150, {300})}
     splits = load_splits(small_recipe(tmp_path / "run", *more).data)
     assert set(stores["profile"].table().ids.tolist()) == set(splits.profile.ids.tolist())
     body = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
-    assert body["costs"]["targets"] == 200 * 20 + 60 * 100
+    costs = {name: body["costs"][name] for name in ("targets", "profile", "calibration")}
+    assert costs == {
+        "targets": {"images": 200, "evaluations": 200 * 20},
+        "profile": {"images": 60, "evaluations": 60 * 50},
+        "calibration": {"images": 150, "evaluations": 150 * 300},
+    }
+    assert body["costs"]["break_even"] == -(-(200 * 20 + 60 * 50 + 150 * 300) // (120 - 1))
     engine = open_engine(tmp_path / "run/engine")
     calibration, profile = (
         score(engine, images, stores[name])
         for name, images in (("calibration", splits.calibration), ("profile", splits.profile))
     )
-    config, shape = small_recipe(tmp_path / "run", *more).calibrate, (profile.q, profile.k, profile.n)
+    config, shape = small_recipe(tmp_path / "run", *more).calibrate, (profile.q, 6 * profile.k, 6 * profile.n)
     expected = calibrate(
         calibration.q, calibration.k, calibration.n, beta=config.beta, gamma=config.gamma, profile=shape
     )

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -126,6 +127,20 @@ def test_a_surrogate_without_error_is_never_judged_by_what_it_was_calibrated_on(
     run.counts["reference"][0] = run.counts["reference"][0, ::-1]
     one, _ = paper.oracle(run, **LEVELS)
     assert one.p_lower[0] == before.p_lower[0]  # its own reference has no part in its own bound
+
+
+def test_more_draws_in_the_stores_are_thinned_to_the_tables_n(paper: ModuleType) -> None:
+    """Runs keep ten times n of calibration and estimation draws; the tables' certifiers have n."""
+    certifiers = importlib.import_module("paper.certifiers")
+    many, _ = counted(paper, n=10_000)
+    run = replace(many, recipe=SimpleNamespace(sample=SimpleNamespace(n=1000, sigma=0.25)))
+    fixed, adaptive = certifiers.fixed_budget(run, 0.05, 1000), certifiers.adaptive(run, 0.05, 0.01)
+    specific = certifiers.input_specific(run, 0.05, 0.01)
+    assert set(fixed.evaluations.tolist()) == {1100}
+    assert max(adaptive.evaluations.max(), specific.evaluations.max()) <= 1100
+    assert adaptive.p_lower.max() <= fixed.p_lower.max() < certifiers.fixed_budget(many, 0.05, 10_000).p_lower.max()
+    before, _ = paper.oracle(run, **LEVELS)
+    assert before.p_lower.max() <= 0.01 ** (1 / 1000) * (1 + 1e-12)  # the cap of n draws, not of all there are
 
 
 def test_what_p_itself_certifies_lies_below_all_but_gamma_of_the_bounds(paper: ModuleType) -> None:

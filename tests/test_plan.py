@@ -12,7 +12,7 @@ from rrise import stages
 from rrise.stages import build
 from rrise.stages.plan import Probe
 from rrise.stages.workers import local_network
-from rrise.targets.settings import ExecutionConfig
+from rrise.targets.settings import DrawsConfig, ExecutionConfig
 
 module = importlib.import_module("rrise.stages.plan")  # the package has a function of that name
 LOCAL = ExecutionConfig(threads=1)
@@ -27,8 +27,19 @@ def test_a_plan_measures_and_writes_nothing(finished: tuple[Path, list[str]], tm
     said = stages.plan(splits, "train", recipe.sample, LOCAL, *where, stream=0)
     assert said.startswith("evaluations   30,000 (300 images, n = 100), 30,000 of them still to do")
     assert int(re.search(r": ([\d,]+) a second", said)[1].replace(",", "")) > 100
-    # (300 + 150) images x 100 draws, against 100 + 100 draws less the one pass of a surrogate
-    assert "break-even    after 227 certificates" in said
+    # 300 x 100 draws and, of Monte Carlo's usual 1,000, 150 x 10,000, against 1,000 + 100 less a surrogate's one pass
+    assert "break-even    after 1,393 certificates: 300 targets × 100 draws, 150 calibration images × 10,000" in said
+    draws = DrawsConfig(targets=7, calibration=500, monte_carlo=200)
+    said = stages.plan(splits, "train", recipe.sample, LOCAL, *where, stream=0, draws=draws)
+    # (300 x 7 + 150 x 500) / 299
+    assert (
+        "after 258 certificates: 300 targets × 7 draws, 150 calibration images × 500 draws, paid once, against" in said
+    )
+    draws = DrawsConfig(targets=7, monte_carlo=200)
+    said = stages.plan(splits, "calibration", recipe.sample, LOCAL, *where, stream=0, draws=draws)
+    assert (
+        "after 58 certificates: 300 targets × 7 draws, 150 calibration images × 100 draws, paid once, against" in said
+    )
     assert list(tmp_path.iterdir()) == []
     done = stages.plan(splits, "train", recipe.sample, LOCAL, run / "classifier", run / "counts/train", stream=0)
     assert "30,000 (300 images, n = 100), 0 of them still to do" in done
@@ -48,7 +59,7 @@ def test_a_plan_for_ray_scales_from_one_worker(
     images = splits.train
     manifest = build.manifest_of(images, recipe.sample, local_network(finished[0] / "classifier"), stream=0)
     found = Probe(images=10, evaluations=1000, seconds=10.0, bytes=2_000)
-    lines = module._lines(splits, images, recipe.sample, ExecutionConfig("ray"), manifest, found, manifest.shards)
+    lines = module._lines(images, recipe.sample, ExecutionConfig("ray"), manifest, found, manifest.shards)
     times = [line for line in lines if line.startswith("time")]
     assert [line.split(": ")[1].split(" (")[0] for line in times] == [
         "5 min, 0.0833 worker-hours",

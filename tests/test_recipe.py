@@ -73,6 +73,17 @@ def test_more_reference_draws_leave_the_other_counts_alone(copy: Path) -> None:
     assert CountStore.open(copy / "superseded/sample-reference-1").manifest.n == 300
 
 
+def test_fewer_draws_of_monte_carlo_alone_cost_one_evaluation(copy: Path) -> None:
+    """Targets and calibration images keep draws of their own, and the larger budget holds the smaller one."""
+    said: list[str] = []
+    run(small(copy, "sample.n=60", "targets.n=100"), say=said.append, progress=False)
+    made = [line.split(":")[0] for line in said[1:] if not line.endswith("done before, kept")]
+    assert set(made) == {"evaluate"}
+    assert any("sample.n was 100, now 60" in line for line in said)
+    assert "| Monte Carlo  " in (table := (copy / "evaluation/table.md").read_text())
+    assert "60 others bound it" in table
+
+
 def test_a_damaged_artifact_is_noticed(copy: Path) -> None:
     weights = copy / "classifier" / "weights.safetensors"
     content = bytearray(weights.read_bytes())

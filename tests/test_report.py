@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference_evaluation as world
 
+from rrise.evaluation.costs import Sampled
 from rrise.evaluation.latency import Latency
 from rrise.evaluation.report import write_report
 from rrise.runtime.certificates import Certificates
@@ -121,6 +122,19 @@ def test_costs_have_a_row_for_each_certifier(tmp_path):
     for name in ("B4 JS surrogate", "B1 Monte Carlo", "B2 input-specific", "B3 adaptive"):
         assert f"Promise of {name}." in text
         assert len([row for row in table(html, "Coverage") if row[0] == name]) == 1
+
+
+def test_a_larger_budget_has_a_row_and_a_column(tmp_path):
+    comparison = world.with_larger(latency=LATENCY)
+    html = write(tmp_path / "report.html", comparison).read_text(encoding="utf-8")
+    rows = table(html, "Certified accuracy")
+    assert [row[0] for row in rows] == ["scaled", "offset", "Monte Carlo", "Monte Carlo, n = 2,000"]
+    for row, cells in zip(comparison.rows, rows, strict=True):
+        assert cells[-3:-1] == [f"{100 * row.relative_radius:.0f}%", f"{100 * row.relative_to_larger:.0f}%"]
+    assert "Relative to Monte Carlo, n = 2,000" in Page(html).text
+    assert table(html, "Costs")[-1] == ["Monte Carlo, n = 2,000", "0", "2,050", "–", "142"]
+    assert comparison.costs.words in Page(html).text
+    assert "Relative to Monte Carlo, n" not in Page(write(tmp_path / "other.html").read_text(encoding="utf-8")).text
 
 
 def test_costs_without_times(tmp_path):
@@ -251,8 +265,8 @@ def test_a_certifier_that_never_certifies_is_reported_all_the_same(tmp_path, q):
         baseline="Monte Carlo",
         radii=world.RADII,
         sigma=world.SIGMA,
-        target_evaluations=0,
-        calibration_evaluations=0,
+        targets=Sampled(),
+        calibration=Sampled(),
     )
     html = write(tmp_path / "report.html", comparison, calibrations=[]).read_text(encoding="utf-8")
     text = Page(html).text

@@ -19,6 +19,7 @@ from rrise.ledger import Ledger
 from rrise.recipe import Recipe
 from rrise.runtime.bundle import BundleError, load_bundle
 from rrise.runtime.certifier import Certifier
+from rrise.stages.contenders import few_of
 from rrise.targets.settings import ExecutionConfig
 from rrise.targets.store import CountStore
 
@@ -286,20 +287,86 @@ def test_every_contender_is_told_apart_and_timed(finished: Finished) -> None:
     run = finished[0]
     body = json.loads((run / "evaluation/metrics.json").read_text())
     names = [row["name"] for row in body["certifiers"]]
-    monte_carlo = ["Monte Carlo", "input-specific MC", "adaptive MC"]
-    assert names == ["rrise offset", "rrise scaled", "JS surrogate", *monte_carlo]
+    monte_carlo, larger = ["Monte Carlo", "input-specific MC", "adaptive MC"], "Monte Carlo, n = 250"
+    assert names == ["rrise offset", "rrise scaled", "JS surrogate", *monte_carlo, larger]
     assert body["deployed"] == "rrise scaled"
     assert body["provenance"]["bundles"]["JS surrogate"] != body["provenance"]["bundles"]["rrise scaled"]
     passes = {row["name"]: row["forward_passes"] for row in body["certifiers"]}
-    assert passes["input-specific MC"] <= passes["Monte Carlo"] == 120
+    assert passes["input-specific MC"] <= passes["Monte Carlo"] == 120 < passes[larger] == 270
     timing = json.loads((run / "evaluation/timing.json").read_text())
     assert list(timing["others_ms"]) == monte_carlo[1:]
-    assert [entry["name"] for entry in timing["break_even"]] == monte_carlo
+    assert [entry["name"] for entry in timing["break_even"]] == [*monte_carlo, larger]
     each = timing["monte_carlo_ms"][1] / 1000 / 120
     fitted = Ledger(run / "ledger").seconds("fit", "export", "calibrate")
-    assert timing["offline_seconds"] == pytest.approx(450 * 100 * each + fitted)
+    assert timing["offline_seconds"] == pytest.approx((300 * 100 + 150 * 300) * each + fitted)
+    assert body["costs"]["targets"] == {"images": 300, "evaluations": 300 * 100}
+    assert body["costs"]["calibration"] == {"images": 150, "evaluations": 150 * 300}
+    assert body["costs"]["profile"] == {"images": 0, "evaluations": 0}
     report = (run / "evaluation/report.html").read_text()
     assert report.count("Calibration curve: ") >= 3
+
+
+def test_targets_calibration_and_monte_carlo_have_draws_of_their_own(
+    recipe: Recipe, splits: Splits, copy: Path
+) -> None:
+    """Bundles of 300 calibration draws meet Monte Carlo of 40, out of 80 of its stream, and bundles of 60 draws."""
+    run, few = copy / "evaluation", replace(recipe.sample, n=60)
+    assert CountStore.open(copy / "counts/estimation").manifest.n == 250
+    stages.sample(splits, "calibration", few, LOCAL, copy / "classifier", copy / "few", stream=0, progress=False)
+    calibrate(recipe, splits, copy, counts=copy / "few")
+    assert load_bundle(copy / "again/scaled").calibration.n == 60
+    assert load_bundle(copy / "bundles/scaled").calibration.n == 300
+    shutil.rmtree(copy / "counts/estimation")
+    places = (copy / "bundles", copy / "classifier", copy / "counts", copy / "new")
+    config, sampling = replace(recipe.evaluate, n_larger=80), replace(recipe.sample, n=40)
+    rivals = {"few draws": copy / "again/scaled"}
+    stages.evaluate(splits, config, sampling, LOCAL, *places, rivals=rivals, progress=False)
+    assert CountStore.open(copy / "counts/estimation").manifest.n == 80
+    rows = {row["name"]: row for row in json.loads((copy / "new/metrics.json").read_text())["certifiers"]}
+    before = {row["name"]: row for row in json.loads((run / "metrics.json").read_text())["certifiers"]}
+    assert (rows["Monte Carlo"]["forward_passes"], rows["Monte Carlo, n = 80"]["forward_passes"]) == (60, 100)
+    assert rows["Monte Carlo"]["average_certified_radius"] < rows["Monte Carlo, n = 80"]["average_certified_radius"]
+    assert "40 others bound it" in rows["Monte Carlo"]["statement"]
+    for name in ("rrise offset", "rrise scaled"):  # whatever Monte Carlo draws
+        assert rows[name]["average_certified_radius"] == before[name]["average_certified_radius"]
+    assert rows["few draws"]["average_certified_radius"] < rows["rrise scaled"]["average_certified_radius"]
+    shutil.rmtree(copy / "counts/estimation")
+    stages.evaluate(
+        splits, replace(config, n_larger=0), sampling, LOCAL, *places[:3], copy / "one", rivals=rivals, progress=False
+    )
+    body = json.loads((copy / "one/metrics.json").read_text())
+    assert not [row["name"] for row in body["certifiers"] if row["name"].startswith("Monte Carlo, n")]
+    assert body["larger_baseline"] is None
+
+
+def test_counts_of_another_number_of_draws_are_refused_where_one_is_asked_for(
+    recipe: Recipe, splits: Splits, copy: Path
+) -> None:
+    places = copy / "engine", copy / "counts/calibration", copy / "counts/train"
+    for change, got in (({"n": 100}, 300), ({"profile_n": 300}, 100)):
+        (name, wanted), *_ = change.items()
+        with pytest.raises(
+            ValueError, match=rf"{name}: expected counts of {wanted} draws an image, got counts of {got}"
+        ):
+            stages.calibrate(splits, replace(recipe.calibrate, **change), *places, copy / "again")
+    with pytest.raises(ValueError, match=r"profile: expected counts of the 300 images .* got none of 300 in .*--split"):
+        stages.calibrate(splits, recipe.calibrate, *places[:2], copy / "counts/calibration", copy / "again")
+    assert not (copy / "again").exists()
+    stages.calibrate(splits, replace(recipe.calibrate, n=300, profile_n=100), *places, copy / "again")
+    assert (copy / "again/scaled/bundle.json").read_bytes() == (copy / "bundles/scaled/bundle.json").read_bytes()
+
+
+def test_the_smaller_budget_is_a_part_of_the_larger_one() -> None:
+    many = np.random.default_rng(0).multinomial(1000, [0.7, 0.2, 0.1], 4000)
+    few = few_of(many, 100, seed=3)
+    assert np.all(few.sum(axis=1) == 100)
+    assert np.all(few <= many)
+    np.testing.assert_array_equal(few, few_of(many, 100, seed=3))
+    assert np.any(few != few_of(many, 100, seed=4))
+    assert few_of(many, 1000, seed=3) is many
+    # In law n draws: mean and variance of a binomial's, within 6 standard errors.
+    assert abs(few[:, 0].mean() - 70) < 6 * np.sqrt(21 / 4000)
+    assert abs(few[:, 0].var() / 21 - 1) < 6 * np.sqrt(2 / 4000)
 
 
 def test_a_rival_is_judged_by_its_own_engine(recipe: Recipe, splits: Splits, copy: Path) -> None:

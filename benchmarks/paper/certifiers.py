@@ -60,7 +60,7 @@ def input_specific(run: SeedRun, alpha: float, decline: float, *, relative: bool
 def adaptive(run: SeedRun, alpha: float, tolerance: float, bound: str = "mixture") -> Certificates:
     """B3: draws until the radius is known to ``tolerance``."""
     guess = cohen_select(run.counts["selection"])
-    k = run.counts["estimation"][np.arange(len(guess)), guess]
+    k = run.thinned("estimation", run.n)[np.arange(len(guess)), guess]
     looks = np.unique(np.append(np.arange(LOOK, run.n, LOOK), run.n)).astype(np.int64)
     return adaptive_certify(
         run.counts["selection"],

@@ -58,7 +58,7 @@ class SeedRun:
 
     @property
     def n(self) -> int:
-        """Noisy draws of a target, a calibration image and a Monte Carlo certificate."""
+        """Noisy draws of a Monte Carlo certificate; these tables take as many of those of a calibration image."""
         return self.recipe.sample.n
 
     @property
@@ -140,7 +140,7 @@ def seed_run(
     parts = {"train": "targets", "profile": "profile", "calibration": "calibration"} | dict.fromkeys(
         ("selection", "estimation", "reference"), "test"
     )
-    stores = {name: name for name in parts} | ({} if recipe.data.profile else {"profile": "train"})
+    stores = {name: name for name in parts} | ({} if recipe.data.shaping else {"profile": "train"})
     counts = {
         name: CountStore.open(folder / "counts" / stores[name])
         .table()

@@ -164,8 +164,9 @@ def oracle(run: SeedRun, *, beta: float, gamma: float) -> Certified:
     """
     answers = _logits(run.thinned("estimation", run.n))
     points = _scored(answers, run.thinned("reference", run.n))
-    half = thinned(run.counts["calibration"], run.n // 2, np.random.default_rng([run.seed, 3]))
-    shape = as_of(run.n, _scored(_logits(half), run.counts["calibration"] - half))
+    drawn = run.thinned("calibration", run.n)
+    half = thinned(drawn, run.n // 2, np.random.default_rng([run.seed, 3]))
+    shape = as_of(run.n, _scored(_logits(half), drawn - half))
     fold = np.random.default_rng([run.seed, 4]).permutation(len(answers)) % FOLDS
     label, predicted = (np.empty(len(answers), np.int64) for _ in range(2))
     radius, p_lower, q = (np.empty(len(answers)) for _ in range(3))

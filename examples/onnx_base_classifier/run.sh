@@ -7,7 +7,8 @@ python "$here/make_base.py" "$out"
 base=$out/base.onnx
 
 rrise sample --classifier "$base" --split train --n 200 --out "$out/counts/train"
-rrise sample --classifier "$base" --split calibration --n 200 --out "$out/counts/calibration"
+rrise sample --classifier "$base" --split profile --n 200 --out "$out/counts/profile"
+rrise sample --classifier "$base" --split calibration --n 2000 --out "$out/counts/calibration"
 
 # There are no weights to start from: the surrogate is a network of its own, here a ConvMixer.
 surrogate() {
@@ -23,7 +24,7 @@ fi
 surrogate --trained-on "$out/trained_on.npy"
 
 rrise export --surrogate "$out/surrogate" --out "$out/engine"
-rrise calibrate --engine "$out/engine" --counts "$out/counts/calibration" --profile "$out/counts/train" --out "$out/bundles"
+rrise calibrate --engine "$out/engine" --counts "$out/counts/calibration" --profile "$out/counts/profile" --out "$out/bundles"
 rrise evaluate --bundles "$out/bundles" --classifier "$base" --trained-on "$out/trained_on.npy" --counts "$out/counts" \
-    --out "$out/evaluation" --n-reference 500 --latency-images 3
+    --out "$out/evaluation" --sample.n 200 --n-reference 500 --latency-images 3
 rrise certify "$out/bundles/scaled" "$out/new_images.npy"

@@ -14,7 +14,8 @@ python "$here/adopt.py" "$out/my_weights.pt" "$out/my_images.npy" "$out/classifi
 
 echo "== from here on both ways are the same"
 rrise sample --classifier "$out/classifier" --split train --n 200 --out "$out/counts/train"
-rrise sample --classifier "$out/classifier" --split calibration --n 200 --out "$out/counts/calibration"
+rrise sample --classifier "$out/classifier" --split profile --n 200 --out "$out/counts/profile"
+rrise sample --classifier "$out/classifier" --split calibration --n 2000 --out "$out/counts/calibration"
 rrise fit --classifier "$out/classifier" --counts "$out/counts/train" --out "$out/surrogate" --lr 0.01 --epochs 50
 rrise export --surrogate "$out/surrogate" --out "$out/engine"
 
@@ -23,5 +24,5 @@ if rrise calibrate --engine "$out/engine" --counts "$out/counts/calibration" --o
     exit 1
 fi
 
-rrise calibrate --engine "$out/engine" --counts "$out/counts/calibration" --profile "$out/counts/train" --out "$out/bundles"
+rrise calibrate --engine "$out/engine" --counts "$out/counts/calibration" --profile "$out/counts/profile" --out "$out/bundles"
 rrise certify "$out/bundles/scaled" "$out/new_images.npy"

@@ -15,6 +15,9 @@ from rrise.calibration.guarantees import (
 )
 from rrise.calibration.shift import exact_priors
 
+PAID_ONCE = 10
+"""Draws of a calibration image for each one of a Monte Carlo certificate, unless told otherwise: they are paid once."""
+
 
 @dataclass(frozen=True)
 class CalibrateConfig:
@@ -54,7 +57,20 @@ class CalibrateConfig:
             "help": "numbers m of noisy passes that a certificate may add to the surrogate's; a further bundle for each"
         },
     )
-
+    n: int = field(
+        default=0,
+        metadata={
+            "help": f"noisy draws of a calibration image; 0: in a recipe {PAID_ONCE} × sample.n, by hand as many as "
+            "the counts have"
+        },
+    )
+    profile_n: int = field(
+        default=0,
+        metadata={
+            "help": "noisy draws of an image of data.profile, which shapes the curve as if they were n; 0: in a recipe "
+            "sample.n, by hand as many as the counts have"
+        },
+    )
     cascade: float = field(
         default=0.0,
         metadata={
@@ -83,6 +99,9 @@ class CalibrateConfig:
                     "cascade: expected a guarantee of all inputs, marginal or training-conditional, got certified, one "
                     "of issued certificates, which Monte Carlo does not give. Use another guarantee, or no cascade."
                 )
+        for name in ("n", "profile_n"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or a number of draws, got {getattr(self, name)}. Try 10000.")
         binned = self.curves[0] == "binned" and "scaled" not in self.curves
         if self.passes and (binned or self.guarantee == CERTIFIED):
             # Which inputs are certified, or in a bin, then depends on draws, and given that beta says nothing of them.
@@ -90,6 +109,14 @@ class CalibrateConfig:
                 f"passes: expected a marginal or training-conditional guarantee of the offset or scaled curve, got "
                 f"{self.guarantee} of {', '.join(self.curves)}. With noisy passes nothing more is guaranteed."
             )
+
+    def draws(self, n: int) -> int:
+        """Return the noisy draws of a calibration image, where a Monte Carlo certificate takes n."""
+        return self.n or PAID_ONCE * n
+
+    def profile_draws(self, n: int) -> int:
+        """Return the noisy draws of an image that only shapes the curve, where a Monte Carlo certificate takes n."""
+        return self.profile_n or n
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rrise.evaluation import metrics
-from rrise.evaluation.contender import WITH_SURROGATE, Contender
-from rrise.evaluation.costs import Costs, break_evens
+from rrise.evaluation.contender import BUDGET, WITH_SURROGATE, Contender
+from rrise.evaluation.costs import Costs, Sampled, break_evens
 from rrise.evaluation.coverage_bins import CoverageBin, coverage_by_bin
 from rrise.evaluation.latency import Latency, Quartiles
 
@@ -40,6 +40,8 @@ class Row:
         0.99 and if the certifier errs as rarely as it promises.
     average_certified_radius, relative_radius : float
         In ℓ2 of [0, 1] pixels, and as a share of the baseline's.
+    relative_to_larger : float or None
+        The same as a share of the larger Monte Carlo budget's, None without one.
     coverage_by_bin : tuple of CoverageBin
         Coverage by the size of the bound.
     conditional_bound : float
@@ -64,6 +66,7 @@ class Row:
     conditional_bound: float
     statement: str
     role: str = ""
+    relative_to_larger: float | None = None
 
     @property
     def amortised(self) -> bool:
@@ -86,6 +89,7 @@ class Comparison:
     costs: Costs
     latency: Latency | None
     provenance: Mapping[str, Any]
+    larger: str = ""
 
     @property
     def images(self) -> int:
@@ -129,8 +133,10 @@ def compare(
     baseline: str,
     radii: Sequence[float],
     sigma: float,
-    target_evaluations: int,
-    calibration_evaluations: int,
+    targets: Sampled,
+    calibration: Sampled,
+    profile: Sampled = Sampled(),  # noqa: B008 (frozen)
+    larger: str = "",
     latency: Latency | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Comparison:
@@ -151,8 +157,11 @@ def compare(
         Radii of the table, in ℓ2 of [0, 1] pixels.
     sigma : float
         Noise level, in the same unit.
-    target_evaluations, calibration_evaluations : int
-        Noisy evaluations of the base classifier spent on training targets and on calibration.
+    targets, calibration, profile : Sampled
+        Noisy evaluations of the base classifier spent on training targets, on calibration, and on images that only
+        shape the curve.
+    larger : str
+        The Monte Carlo contender of a larger budget, a second measure beside the baseline; none: "".
     latency : Latency, optional
         From :func:`rrise.evaluation.latency.measure_latency`; its further times are named like their contenders.
     provenance : mapping, optional
@@ -167,17 +176,20 @@ def compare(
     names = [contender.name for contender in contenders]
     if len(set(names)) < len(names):
         raise ValueError(f"contenders: expected different names, got {names}. Rename one.")
-    for role, name in (("deployed", deployed), ("baseline", baseline)):
+    for role, name in (("deployed", deployed), ("baseline", baseline), ("larger", larger or baseline)):
         if name not in names:
             raise ValueError(f"{role}: expected one of {names}, got {name!r}. Name a contender.")
     if latency and (unknown := sorted(set(latency.others_ms) - set(names))):
         raise ValueError(f"latency: expected times of contenders among {names}, got {unknown}. Name them alike.")
     truth = np.asarray(labels)
-    against = metrics.average_certified_radius(contenders[names.index(baseline)].certificates, truth)
-    rows = tuple(_row(contender, truth, reference, radii, against) for contender in contenders)
+    against, more = (
+        metrics.average_certified_radius(contenders[names.index(name)].certificates, truth) if name else None
+        for name in (baseline, larger)
+    )
+    rows = tuple(_row(contender, truth, reference, radii, against, more) for contender in contenders)
     by_name = dict(zip(names, rows, strict=True))
     monte_carlo, single_pass = by_name[baseline].forward_passes, by_name[deployed].forward_passes
-    offline = int(target_evaluations) + int(calibration_evaluations)
+    offline = targets.evaluations + profile.evaluations + calibration.evaluations
     seconds = {name: times[1] / 1e3 for name, times in _times(latency, deployed, baseline).items()}
     return Comparison(
         radii=tuple(float(r) for r in radii),
@@ -189,15 +201,17 @@ def compare(
         labels=truth.astype(np.int64),
         reference=np.asarray(reference).astype(np.int64),
         costs=Costs(
-            targets=int(target_evaluations),
-            calibration=int(calibration_evaluations),
+            targets=targets,
+            calibration=calibration,
+            profile=profile,
+            larger=by_name[larger].forward_passes if larger else 0.0,
             monte_carlo=monte_carlo,
             break_even=metrics.break_even(offline, monte_carlo, single_pass),
             against=break_evens(
                 {
                     row.name: row.forward_passes
                     for row in rows
-                    if not (row.amortised or row.role or row.name == deployed)
+                    if not (row.amortised or row.role == BUDGET or row.name == deployed)
                 },
                 offline=offline,
                 single_pass=single_pass,
@@ -208,6 +222,7 @@ def compare(
         ),
         latency=latency,
         provenance=dict(provenance or {}),
+        larger=larger,
     )
 
 
@@ -218,7 +233,12 @@ def _times(latency: Latency | None, deployed: str, baseline: str) -> dict[str, Q
 
 
 def _row(
-    contender: Contender, labels: NDArray[Any], reference: ArrayLike, radii: Sequence[float], against: float
+    contender: Contender,
+    labels: NDArray[Any],
+    reference: ArrayLike,
+    radii: Sequence[float],
+    against: float | None,
+    more: float | None,
 ) -> Row:
     certificates = contender.certificates
     radius = metrics.average_certified_radius(certificates, labels)
@@ -236,7 +256,8 @@ def _row(
             ).tolist()
         ),
         average_certified_radius=radius,
-        relative_radius=radius / against if against > 0 else math.nan,
+        relative_radius=radius / against if against else math.nan,
+        relative_to_larger=None if more is None else radius / more if more > 0 else math.nan,
         abstention=abstention,
         boundary=metrics.boundary(certificates, labels),
         coverage=metrics.coverage(certificates, contender.predicted, reference),

@@ -18,6 +18,8 @@ CASCADE = "cascade"
 """Role of the surrogate with Monte Carlo for what it leaves undecided."""
 WITH_SURROGATE = (PASSES, CASCADE)
 """Roles whose certificates rest on a calibrated surrogate and cost its pass beside noisy evaluations."""
+LARGER = "larger budget"
+"""Role of Monte Carlo with a larger fixed budget than the baseline's, a second measure beside it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Contender:
         Whether ``error`` is promised among certified inputs alone, and so over all inputs too.
     role : str
         Empty, or `PASSES` or `BUDGET`: such a one stands in the tables and in the figure of the trade-off, no other;
-        or `CASCADE`: in the tables and in their own, :mod:`rrise.evaluation.cascade_table`.
+        or `CASCADE`: in the tables and in their own, :mod:`rrise.evaluation.cascade_table`; or `LARGER`: in the tables
+        and among the break-evens.
     """
 
     name: str

@@ -34,8 +34,7 @@ def break_even(comparison: Comparison) -> Picture:
     return picture(
         _drawing(comparison, costs.offline, passes, lines, scale, f"{unit}evaluations in total"),
         "When the offline work is paid back",
-        f"Targets and calibration take {costs.offline:,} noisy evaluations before the first certificate; "
-        f"{comparison.baseline} takes {costs.monte_carlo:,.0f} for every one. Training and fitting are not counted.",
+        f"{costs.words} Training and fitting are not counted here.",
         "Line chart of total evaluations against certificates made for " + _names(comparison, lines),
         height=tall(1 + len(lines)),
     )

@@ -5,7 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from rrise.evaluation.metrics import break_even
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Images whose noisy copies were evaluated before the first certificate, and how many evaluations that took."""
+
+    images: int = 0
+    evaluations: int = 0
+
+    @classmethod
+    def of(cls, draws: ArrayLike) -> Sampled:
+        """Return the sums of int[N], the draws of each image."""
+        each = np.asarray(draws, dtype=np.int64)
+        return cls(each.size, int(each.sum()))
+
+    def words(self, what: str) -> str:
+        """Return "900 WHAT × 1,000 draws": how many images, and how many draws of each on average."""
+        return f"{self.images:,} {what} × {self.evaluations / self.images:,.0f} draws"
 
 
 @dataclass(frozen=True)
@@ -39,26 +60,39 @@ class Costs:
 
     Attributes
     ----------
-    targets, calibration : int
-        Evaluations for training targets and for calibration.
+    targets, calibration, profile : Sampled
+        For training targets, for calibration, and for the curve's shape where images of its own give it.
     monte_carlo : float
         Evaluations of the baseline for one certificate.
     break_even : float
         Certificates after which the baseline has spent as much; infinite where it is not the dearer one.
     against : tuple of BreakEven
         The same against every Monte Carlo certifier of the comparison, the baseline among them.
+    larger : float
+        Evaluations of the larger Monte Carlo budget for one certificate, 0 without one.
     """
 
-    targets: int
-    calibration: int
+    targets: Sampled
+    calibration: Sampled
     monte_carlo: float
     break_even: float
     against: tuple[BreakEven, ...] = ()
+    profile: Sampled = Sampled()
+    larger: float = 0.0
 
     @property
     def offline(self) -> int:
         """Evaluations before the first certificate."""
-        return self.targets + self.calibration
+        return self.targets.evaluations + self.profile.evaluations + self.calibration.evaluations
+
+    @property
+    def words(self) -> str:
+        """One line: what was paid once, and what Monte Carlo pays for each image."""
+        named = ((self.targets, "targets"), (self.profile, "images of the curve's shape"))
+        parts = [part.words(name) for part, name in (*named, (self.calibration, "calibration images")) if part.images]
+        once = f"{', '.join(parts)}, {self.offline:,} noisy evaluations in all, and the fit" if parts else "nothing"
+        more = f", with the larger budget {self.larger:,.0f}" if self.larger else ""
+        return f"Paid once: {once}. Monte Carlo pays {self.monte_carlo:,.0f} evaluations for each image{more}."
 
 
 def break_evens(

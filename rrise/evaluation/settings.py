@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from rrise.runtime.cascade import check_wanted
 
+_LARGER = 10
+"""Draws of Monte Carlo's larger budget for each one of the smaller, unless told otherwise."""
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -33,6 +36,13 @@ class EvaluateConfig:
             "help": "radius below which a cascade asks Monte Carlo too, ℓ2 of [0, 1] pixels; 0: for abstentions alone"
         },
     )
+    n_larger: int = field(
+        default=-1,
+        metadata={
+            "help": "noisy draws an image of a second, larger fixed budget of Monte Carlo; -1: "
+            f"{_LARGER} × sample.n, 0: none"
+        },
+    )
     n_reference: int = field(default=10_000, metadata={"help": "noisy draws an image that check the bounds"})
     latency_images: int = field(default=20, metadata={"help": "test images whose certificates are timed"})
     latency_repeats: int = field(default=3, metadata={"help": "times each of them is timed"})
@@ -49,11 +59,26 @@ class EvaluateConfig:
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise ValueError(f"tolerance: expected a length of at least 0, got {self.tolerance}. Try 0.01.")
         check_wanted(self.wanted)
+        if self.n_larger < -1:
+            raise ValueError(f"n_larger: expected -1 (choose), 0 (none) or more draws, got {self.n_larger}. Try 10000.")
         for name in ("n_selection", "n_reference", "latency_images", "latency_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}. Try the default.")
 
     def draws(self, n: int, passes: Sequence[int] = ()) -> dict[str, int]:
-        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates."""
+        """Return the draws of each test image by stream, for Monte Carlo of ``n`` draws and multi-pass certificates.
+
+        Those of the smaller budget are among those of the larger.
+        """
         extra = {"extra": max(passes)} if passes else {}
-        return {"selection": self.n_selection, "estimation": n, "reference": self.n_reference} | extra
+        most = self.larger(n) or n
+        return {"selection": self.n_selection, "estimation": most, "reference": self.n_reference} | extra
+
+    def larger(self, n: int) -> int:
+        """Return the draws of Monte Carlo's larger budget beside ``n``, 0 for none; ValueError if it is no larger."""
+        wanted = _LARGER * n if self.n_larger < 0 else self.n_larger
+        if 0 < wanted <= n:
+            raise ValueError(
+                f"n_larger: expected more draws than sample.n = {n}, or 0 for no second budget, got {wanted}. Raise it."
+            )
+        return wanted

@@ -34,6 +34,7 @@ def as_json(comparison: Comparison) -> str:
         "radii": list(comparison.radii),
         "deployed": comparison.deployed,
         "baseline": comparison.baseline,
+        "larger_baseline": comparison.larger or None,
         "certifiers": [asdict(row) for row in comparison.rows],
         **({"cascades": [asdict(line) for line in found]} if (found := cascades(comparison)) else {}),
         "costs": _untimed(comparison.costs),
@@ -48,8 +49,10 @@ def as_markdown(comparison: Comparison) -> str:
     No time is in them: equal runs give equal text.
     """
     rows = comparison.rows
+    second = ["of larger"] if comparison.larger else []
+    radii = [f"r ≥ {radius:g}" for radius in comparison.radii]
     certified = [
-        ["certifier", "passes", *(f"r ≥ {radius:g}" for radius in comparison.radii), "mean r", "ratio", "abstains"],
+        ["certifier", "passes", *radii, "mean r", "ratio", *second, "abstains"],
         *(
             [
                 row.name,
@@ -57,6 +60,7 @@ def as_markdown(comparison: Comparison) -> str:
                 *(f"{100 * share:.1f}%" for share in row.certified_accuracy),
                 f"{row.average_certified_radius:.4f}",
                 f"{row.relative_radius:.3f}",
+                *(f"{row.relative_to_larger:.3f}" for _ in second),
                 f"{100 * row.abstention:.1f}%",
             ]
             for row in rows
@@ -79,8 +83,9 @@ def as_markdown(comparison: Comparison) -> str:
         *([f"**{scale[:1].upper()}{scale[1:]}.**"] if scale else []),
         f"Certified accuracy of {comparison.images} test images at radius r (ℓ2, pixel values in [0, 1]), σ = "
         f"{comparison.sigma:g}; forward passes for one certificate; mean r counts wrong and withheld labels as 0; "
-        f"ratio to {comparison.baseline}.",
+        f"ratio to {comparison.baseline}{f'; of larger: to {comparison.larger}' if comparison.larger else ''}.",
         markdown_table(certified),
+        comparison.costs.words,
         *([explained(comparison), markdown_table([HEAD, *(line.cells() for line in found)])] if found else []),
         f"Bounds checked against {comparison.n_reference:,} other noisy draws an image. A bound holds if the share "
         f"of those draws reaches it; it is refuted if even their upper bound (level {metrics.REFUTATION_LEVEL:g}) "

@@ -60,11 +60,23 @@ def score_counts(engine: Engine, images: ImageSet, counts: NDArray[Any], rows: i
     return Scored(q, np.where(label >= 0, agreeing, 0), counts.sum(axis=1).astype(np.int64))
 
 
+def require_profile(splits: Splits, store: CountStore) -> None:
+    """Raise ValueError unless a store holds counts of all images that shape the curve."""
+    missing = int((~np.isin(splits.profile.ids, store.table().ids)).sum())
+    if missing:
+        raise ValueError(
+            f"profile: expected counts of the {len(splits.profile)} images that shape the curve, got none of {missing} "
+            f"in {store.uri}. Sample --split profile, or take the targets' counts with --data.profile 0 in every stage."
+        )
+
+
 def as_of(draws: int, scored: Scored) -> Scored:
     """Return points as if each had this many draws, at its share of agreeing ones.
 
     A curve's shape should be that of the bounds that it will be calibrated to, which depend on their number of draws;
-    targets may have fewer, or stop early. It is a shape only: no guarantee rests on it.
+    targets and the images of ``data.profile`` usually have fewer, or stop early. Validity costs it nothing: calibration
+    points are scored against whatever shape was fixed without them. The shape keeps the scatter of its own few draws,
+    wider than that of the bounds, which can cost tightness; more draws of it (``profile_n``) cost evaluations.
     """
     agreeing = np.rint(scored.k * (draws / scored.n)).astype(np.int64)
     return Scored(scored.q, agreeing, np.full_like(scored.n, draws))
@@ -134,6 +146,9 @@ def calibrate(
                 f"{store.manifest.sigma} in {store.uri}. Sample with the surrogate's sigma."
             )
     require_fixed_draws(stores["counts"])
+    if profile:
+        require_profile(splits, stores["profile"])
+    require_draws({name: [store] for name, store in stores.items()}, config)
     scored = score(opened, splits.calibration, stores["counts"])
     # The profile only shapes the curve, so its last bits do not matter.
     drawn = stores["counts"].manifest.n
@@ -218,6 +233,18 @@ def require_fixed_draws(store: CountStore) -> None:
             f"counts: expected the same number of draws of every image, got counts that stop early from {budget.first} "
             f"draws on in {store.uri}. A bound needs a number fixed beforehand: sample without --first-n."
         )
+
+
+def require_draws(stores: Mapping[str, Sequence[CountStore]], config: CalibrateConfig) -> None:
+    """Raise ValueError if ``counts`` or ``profile`` have another number of draws than is asked for; 0 asks for none."""
+    for name, wanted in (("counts", config.n), ("profile", config.profile_n)):
+        for store in stores.get(name, ()):
+            if wanted and store.manifest.n != wanted:
+                flag = "n" if name == "counts" else "profile_n"
+                raise ValueError(
+                    f"{flag}: expected counts of {wanted} draws an image, got counts of {store.manifest.n} in "
+                    f"{store.uri}. Sample with --n {wanted}, or ask for what there is."
+                )
 
 
 def split_of_alpha(

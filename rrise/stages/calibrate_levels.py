@@ -15,7 +15,9 @@ from rrise.stages.calibrate import (
     caveats,
     images_behind,
     origins,
+    require_draws,
     require_fixed_draws,
+    require_profile,
     require_unseen,
     split_of_alpha,
 )
@@ -80,8 +82,11 @@ def calibrate_levels(
     shapes = _by_sigma("profile", profiles, sigmas, spec["classifier_sha256"]) if profiles else []
     for store in stores:
         require_fixed_draws(store)
+    require_draws({"counts": stores, "profile": shapes}, config)
     points = score_levels(opened, splits.calibration, stores)
     drawn = stores[0].manifest.n
+    for store in shapes:
+        require_profile(splits, store)
     profile = [as_of(drawn, each) for each in score_levels(opened, splits.profile, shapes, rows=ROWS)] if shapes else []
     facts, reference = stores[0].manifest, Reference.of(opened)
     for name in ("sampler", "precision", "compile", "device"):

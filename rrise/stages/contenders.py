@@ -28,11 +28,15 @@ FIXED, SPECIFIC, ADAPTIVE = "Monte Carlo", "input-specific MC", "adaptive MC"
 """Names of the Monte Carlo certifiers B1, B2 and B3; the first is what the others are measured against."""
 _THINNING = 1
 """Second part of the seed by which draws of B2 and B3 are picked out of B1's; the first is that of the noise."""
+_FEWER = 4
+"""The same for B1's own draws, picked out of those of the larger budget."""
 
 
 @dataclass(frozen=True)
 class Certifiers:
-    """The bundles that are compared, by the names of their contenders; one sigma, n and beta + gamma for all.
+    """The bundles that are compared, by the names of their contenders; one sigma and beta + gamma for all.
+
+    Their numbers of calibration draws may differ: they are paid once, and Monte Carlo's own is another.
 
     Attributes
     ----------
@@ -71,7 +75,7 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     FileNotFoundError
         If the folder holds no bundle.
     ValueError
-        If sigma, n or beta + gamma differ, or there are several bundles for a cascade.
+        If sigma or beta + gamma differ, or there are several bundles for a cascade.
     """
     from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
@@ -96,10 +100,10 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     everyone |= {name: loaded[folder] for name, folder in passes.items()}
     if first:
         everyone["the cascade's bundle"] = loaded[first[0]]
-    levels = {(b.sigma, b.calibration.n, cascade_alpha(b) or b.calibration.error) for b in everyone.values()}
+    levels = {(b.sigma, cascade_alpha(b) or b.calibration.error) for b in everyone.values()}
     if len(levels) > 1:
         raise ValueError(
-            f"bundles: expected one sigma, n and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
+            f"bundles: expected one sigma and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
             f"{sorted(levels)}. Compare like with like."
         )
     return Certifiers(found, deployed, passes, everyone, Certifier.load(first[0]) if first else None)
@@ -110,12 +114,37 @@ def contenders(
     images: ImageSet,
     selection: NDArray[np.int64],
     estimation: NDArray[np.int64],
+    larger: NDArray[np.int64] | None,
     config: EvaluateConfig,
     base: SampleConfig,
 ) -> list[Contender]:
-    """Return everybody's certificates of the test images, the bundles' first."""
+    """Return everybody's certificates of the test images, the bundles' first; ``larger`` are B1's larger budget."""
+    from rrise.evaluation.contender import LARGER, fixed_budget
+
+    alpha = config.alpha or certifiers.error
     found = [_single_pass(name, certifier, images) for name, certifier in certifiers.by_name.items()]
-    return found + monte_carlo(selection, estimation, config.alpha or certifiers.error, config, base)
+    found += monte_carlo(selection, estimation, alpha, config, base)
+    if larger is not None:
+        name = larger_name(int(larger[0].sum()))
+        found.append(fixed_budget(name, selection, larger, alpha=alpha, sigma=base.sigma, role=LARGER))
+    return found
+
+
+def larger_name(n: int) -> str:
+    """Return what Monte Carlo of the larger budget, of n draws, is called."""
+    return f"{FIXED}, n = {n:,}"
+
+
+def few_of(estimation: NDArray[np.int64], n: int, seed: int) -> NDArray[np.int64]:
+    """Return int64[B, K], the class counts of n of the estimation draws: a random part, all where there are no more.
+
+    In law that is what n draws would have given. Selection draws have no part in either.
+    """
+    from rrise.evaluation.thinning import thinned
+
+    if int(estimation.sum(axis=1).max()) == n:
+        return estimation
+    return thinned(estimation, n, np.random.default_rng([seed, _FEWER]))
 
 
 def monte_carlo(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rrise.calibration.scored import Scored
+from rrise.evaluation.costs import Sampled
 from rrise.stages.build import fill_counts
 from rrise.stages.calibrate import require_unseen, score
 from rrise.stages.cascade_contenders import cascade_contenders
-from rrise.stages.contenders import FIXED, Certifiers, contenders, open_certifiers
+from rrise.stages.contenders import FIXED, Certifiers, contenders, few_of, larger_name, open_certifiers
 from rrise.stages.pass_contenders import open_passes, pass_contenders
 from rrise.stages.provenance import require_calibrated_on, require_counts_behind, require_of
 from rrise.stages.timing import latency
@@ -51,7 +52,10 @@ def evaluate(
     scale: str = "",
     progress: bool = True,
 ) -> str:
-    """Compare all bundles of a folder with Monte Carlo smoothing, by three budgets, on the test images.
+    """Compare all bundles of a folder with Monte Carlo smoothing, by several budgets, on the test images.
+
+    Monte Carlo takes ``sampling.n`` draws, and once as many as ``config.n_larger`` says, whatever the bundles' own
+    numbers of calibration draws.
 
     ``rivals`` are further bundles by the names they are to have, such as that of another surrogate; they are compared,
     and never the one whose result is stated. ``fit_seconds``, what fit, export and calibration took, lets the report
@@ -64,8 +68,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If bundles differ in σ or n, were calibrated on other images or counts than these, test images were trained or
-        calibrated on, or counts would be of another smoothed classifier than the bundles'.
+        If bundles differ in σ or in what they promise, were calibrated on other images or counts than these, test
+        images were trained or calibrated on, or counts would be of another smoothed classifier than the bundles'.
     """
     from rrise.evaluation.latency import timing_as_json
     from rrise.evaluation.report import write_report
@@ -86,7 +90,7 @@ def evaluate(
             "--wanted out."
         )
     first = certifiers.stated.bundle
-    base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
+    base = replace(sampling, sigma=first.sigma, first_n=0)
     calibration = CountStore.open(within(str(counts), "calibration"))
     behind, facts = calibration.sha256, calibration.manifest
     for name, bundle in certifiers.bundles.items():
@@ -103,12 +107,21 @@ def evaluate(
     images = splits.test
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
     require_unseen("test", images, used)
-    sampled = ("train", "profile") if splits.config and splits.config.profile else ("train",)
-    targets = sum(int(CountStore.open(within(str(counts), name)).table().n.sum()) for name in sampled)
-    offline = targets, facts.images * facts.n
+    shaping = bool(splits.config and splits.config.shaping)
+    offline = {
+        part: Sampled.of(CountStore.open(within(str(counts), store)).table().n)
+        for part, store in (("targets", "train"), *([("profile", "profile")] if shaping else []))
+    } | {"calibration": Sampled(facts.images, facts.images * facts.n)}
     passes = open_passes(certifiers.passes, classifier, base.seed, base.device)
     timed = latency(
-        certifiers, network, images, base, config, fit_seconds=fit_seconds, offline=sum(offline), passes=passes
+        certifiers,
+        network,
+        images,
+        base,
+        config,
+        fit_seconds=fit_seconds,
+        offline=sum(part.evaluations for part in offline.values()),
+        passes=passes,
     )
     draws = config.draws(base.n, [certifier.extra.m for certifier in passes.values()])
     stores = {
@@ -157,7 +170,7 @@ def _compare(
     network: Network,
     counts: str,
     stores: dict[str, CountStore],
-    offline: tuple[int, int],
+    offline: Mapping[str, Sampled],
     timed: Latency,
     scale: str,
 ) -> tuple[Comparison, list[CalibrationView]]:
@@ -185,7 +198,9 @@ def _compare(
         )
         for name, certifier in certifiers.by_name.items()
     ]
-    compared = contenders(certifiers, images, tables["selection"], tables["estimation"], config, base)
+    larger = tables["estimation"] if config.larger(base.n) else None
+    tables["estimation"] = few_of(tables["estimation"], base.n, base.seed)
+    compared = contenders(certifiers, images, tables["selection"], tables["estimation"], larger, config, base)
     if passes:
         alpha = config.alpha or certifiers.error
         compared += pass_contenders(passes, images, tables, alpha=alpha, n_selection=config.n_selection, seed=base.seed)
@@ -199,8 +214,10 @@ def _compare(
         baseline=FIXED,
         radii=config.radii,
         sigma=base.sigma,
-        target_evaluations=offline[0],
-        calibration_evaluations=offline[1],
+        larger=larger_name(config.larger(base.n)) if larger is not None else "",
+        targets=offline["targets"],
+        profile=offline.get("profile", Sampled()),
+        calibration=offline["calibration"],
         latency=timed,
         provenance={
             **({"scale": scale} if scale else {}),

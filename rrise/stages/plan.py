@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.targets.settings import DrawsConfig
+
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
     from rrise.stages.workers import WorkerSpec
@@ -48,8 +50,12 @@ def plan(
     out: str | Path,
     *,
     stream: int,
+    draws: DrawsConfig | None = None,
 ) -> str:
     """Measure a few images on one worker and return what all of them will cost, in words; nothing is written.
+
+    ``draws`` says how often targets, calibration images and a Monte Carlo certificate's input are drawn, as far as
+    ``config`` does not say it of the images that are sampled.
 
     Raises
     ------
@@ -74,7 +80,8 @@ def plan(
         found: Probe = call_on_worker(functools.partial(_probe_there, spec), execution, config.device)
     else:
         found = probe(spec.evaluator(network, images))
-    return "\n".join(_lines(splits, images, config, execution, manifest, found, missing))
+    lines = _lines(images, config, execution, manifest, found, missing)
+    return "\n".join([*lines, _paid_back(splits, split, found, config.n, draws or DrawsConfig())])
 
 
 def _probe_there(spec: WorkerSpec) -> Probe:
@@ -108,7 +115,6 @@ def probe(evaluator: ShardEvaluator) -> Probe:
 
 
 def _lines(
-    splits: Splits,
     images: ImageSet,
     config: SampleConfig,
     execution: ExecutionConfig,
@@ -116,9 +122,6 @@ def _lines(
     found: Probe,
     missing: int,
 ) -> list[str]:
-    from rrise.evaluation.metrics import break_even
-    from rrise.evaluation.settings import EvaluateConfig
-
     draws = found.evaluations / found.images
     shards = manifest.shards
     work = len(images) * draws
@@ -129,9 +132,6 @@ def _lines(
     counted = [execution.workers] if execution.workers else list(WORKERS)
     if execution.executor == "local":
         counted = [1]
-    monte_carlo = config.n + EvaluateConfig().n_selection
-    offline = len(splits.targets) * draws + len(splits.calibration) * config.n
-    queries = break_even(int(offline), monte_carlo)
     early = f", {draws:,.0f} an image where draws stop early" if manifest.budget else ""
     lines = [
         f"evaluations   {work:,.0f} ({len(images):,} images, n = {config.n:,}{early}), {left:,.0f} of them still to do",
@@ -147,10 +147,38 @@ def _lines(
     lines += [
         f"counts        about {_size(found.bytes / found.images * len(images))} in {shards:,} shards",
         f"a shard       {shard:,.1f} s{_advice(shard, manifest)}",
-        f"break-even    after {queries:,.0f} certificates: training targets and calibration against Monte Carlo of "
-        f"{monte_carlo:,} evaluations each; fitting is not counted",
     ]
     return lines
+
+
+def _paid_back(splits: Splits, split: str, found: Probe, n: int, draws: DrawsConfig) -> str:
+    """Return the line that counts what is paid once, each kind of images with its own number of draws."""
+    from rrise.calibration.settings import CalibrateConfig
+    from rrise.evaluation.costs import Sampled
+    from rrise.evaluation.metrics import break_even
+    from rrise.evaluation.settings import EvaluateConfig
+
+    each = draws.monte_carlo
+    of: dict[str, float] = {
+        "targets": draws.targets or each,
+        "profile": CalibrateConfig().profile_draws(each),
+        "calibration": CalibrateConfig(n=draws.calibration).draws(each),
+    }
+    sampled = "targets" if split == "train" else split
+    if sampled in of and not getattr(draws, sampled, 0):
+        of[sampled] = found.evaluations / found.images if sampled == "targets" else n
+    named = {"targets": "targets", "profile": "images of the curve's shape", "calibration": "calibration images"}
+    if not (splits.config and splits.config.shaping):
+        del named["profile"]
+    sizes = {name: len(getattr(splits, name)) for name in named}
+    once = {name: Sampled(size, round(size * of[name])) for name, size in sizes.items()}
+    monte_carlo = each + EvaluateConfig().n_selection
+    queries = break_even(sum(part.evaluations for part in once.values()), monte_carlo)
+    parts = ", ".join(once[name].words(what) for name, what in named.items())
+    return (
+        f"break-even    after {queries:,.0f} certificates: {parts}, paid once, against Monte Carlo of {monte_carlo:,} "
+        "evaluations each; fitting is not counted"
+    )
 
 
 def _missing(manifest: Manifest, out: str | Path) -> int:

@@ -62,6 +62,31 @@ class TargetsConfig:
 
 
 @dataclass(frozen=True)
+class DrawsConfig:
+    """What `rrise sample --plan` reckons with besides the images that it is asked to sample: three separate numbers."""
+
+    targets: int = field(
+        default=0,
+        metadata={"help": "--plan: noisy draws of a target; 0: --n if those are sampled, else as many as monte-carlo"},
+    )
+    calibration: int = field(
+        default=0,
+        metadata={
+            "help": "--plan: noisy draws of a calibration image; 0: --n if those are sampled, else 10 × monte-carlo"
+        },
+    )
+    monte_carlo: int = field(
+        default=1000,
+        metadata={"help": "--plan: noisy draws of the Monte Carlo certificate that it is paid back against"},
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in (("targets", 0), ("calibration", 0), ("monte_carlo", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least} draws, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
 class ExecutionConfig:
     """Who evaluates the shards. Counts are the same to the bit whatever is chosen here."""
 
