@@ -49,7 +49,8 @@ def other_classifier(recipe: Recipe, splits: Splits, out: Path) -> Path:
 
 def calibrate(recipe: Recipe, splits: Splits, run: Path, **changes: Path) -> Path:
     parts = {"engine": run / "engine", "counts": run / "counts/calibration", "profile": run / "counts/train"} | changes
-    stages.calibrate(splits, recipe.calibrate, parts["engine"], parts["counts"], parts["profile"], run / "again")
+    config = replace(recipe.calibrate, n=0)  # as many draws as the counts have
+    stages.calibrate(splits, config, parts["engine"], parts["counts"], parts["profile"], run / "again")
     return run / "again"
 
 
