@@ -16,8 +16,8 @@ from rrise.image_set import Ids, ImageSet, image_ids, positions
 __all__ = ["DataConfig", "ImageSet", "Splits", "image_ids", "load_images", "load_splits", "positions", "read_images"]
 
 _TORCHVISION = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-MOST_SHAPING = 1000
-"""Training images that shape the curve unless told otherwise: more would hardly change it."""
+FEWEST_SHAPING, MOST_SHAPING = 200, 1000
+"""Training images that shape the curve by default: fewer give a coarse shape, more would hardly change it."""
 _SOURCES = "digits, FILE.npz, FOLDER (of class folders), " + ", ".join(f"{name}[-test]:ROOT" for name in _TORCHVISION)
 
 
@@ -93,7 +93,8 @@ class DataConfig:
         default=-1,
         metadata={
             "help": "training images after those, to which no surrogate is fitted and whose counts only shape the "
-            f"scaled curve; -1: a tenth of the training images, at most {MOST_SHAPING:,}; 0: the targets do"
+            f"scaled curve; -1: a tenth of the training images, {FEWEST_SHAPING} to {MOST_SHAPING}, or 0 where that "
+            "is over a quarter of them, or more than are left of the targets; 0: the targets do"
         },
     )
     calibration: int = field(default=500, metadata={"help": "images that calibrate; neither network ever sees them"})
@@ -119,7 +120,8 @@ class DataConfig:
         """How many training images only shape the curve; 0: the targets do."""
         if self.profile >= 0:
             return self.profile
-        return min(MOST_SHAPING, self.train // 10, self.train - self.targets)
+        wanted = min(MOST_SHAPING, max(FEWEST_SHAPING, self.train // 10))
+        return wanted if wanted <= min(self.train // 4, self.train - self.targets) else 0
 
     @property
     def fitted(self) -> int:

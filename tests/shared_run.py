@@ -21,7 +21,6 @@ SMALL = (
     "data.train=300",
     "data.calibration=150",
     "data.test=40",
-    "data.profile=0",
     "train.epochs=20",
     "sample.n=100",
     "execution.threads=1",

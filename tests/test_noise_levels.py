@@ -56,8 +56,9 @@ def levels(finished: tuple[Path, list[str]], recipe: Recipe, splits: Splits, tmp
     for split, name in (("targets", "train"), ("calibration", "calibration")):
         place = run / f"counts/{name}-low"
         execution = ExecutionConfig(threads=1)
+        config = low if name == "train" else replace(low, n=recipe.calibrate.draws(low.n))
         stages.sample(
-            splits, split, low, execution, run / "classifier", place, stream=STREAMS["targets"], progress=False
+            splits, split, config, execution, run / "classifier", place, stream=STREAMS["targets"], progress=False
         )
     stages.fit(splits.targets, recipe.fit, run / "classifier", run / "counts/train-low", run / "surrogate-low")
     said = stages.export(

@@ -66,7 +66,8 @@ def sampled(finished: tuple[Path, list[str]], recipe: Recipe, splits: Splits, tm
     )
     for split in ("train", "calibration"):
         where = (room / "base.onnx", room / "counts" / split)
-        stages.sample(splits, split, recipe.sample, LOCAL, *where, stream=0, progress=False)
+        n = recipe.sample.n if split == "train" else recipe.calibrate.draws(recipe.sample.n)
+        stages.sample(splits, split, replace(recipe.sample, n=n), LOCAL, *where, stream=0, progress=False)
     return room
 
 

@@ -58,7 +58,7 @@ def test_every_verb_is_shown_and_runs(place: Path) -> None:
     assert "break-even    after" in said
     assert "What the certificate does not cover" in said
     assert re.search(r"\| bundles-int8/scaled \| onnxruntime [\d.]+ \| int8 \|", said)
-    assert "900 images × 500 draws in hand/counts/more (9 of 9 shards sampled now)" in said
+    assert "700 images × 500 draws in hand/counts/more (7 of 7 shards sampled now)" in said
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def as_markdown(comparison: Comparison) -> str:
         *([explained(comparison), markdown_table([HEAD, *(line.cells() for line in found)])] if found else []),
         f"Bounds checked against {comparison.n_reference:,} other noisy draws an image. A bound holds if the share "
         f"of those draws reaches it; it is refuted if even their upper bound (level {metrics.REFUTATION_LEVEL:g}) "
-        "does not.",
+        "does not. Where a bound is made from about as many draws, their own scatter puts some below bounds that hold.",
         markdown_table(promised),
         *(f"**{row.name}.** {row.statement} {_among_certified(row)}" for row in rows),
     ]

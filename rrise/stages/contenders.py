@@ -36,7 +36,7 @@ _FEWER = 4
 class Certifiers:
     """The bundles that are compared, by the names of their contenders; one sigma and beta + gamma for all.
 
-    Their numbers of calibration draws may differ: they are paid once, and Monte Carlo's own is another.
+    Their number of calibration draws, paid once, may be another than Monte Carlo's.
 
     Attributes
     ----------

@@ -24,7 +24,6 @@ SMALL = (
     "data.train=600",
     "data.calibration=500",
     "train.epochs=40",
-    "data.profile=0",
     "sample.n=200",
     "calibrate.n=200",
     "fit.lr=[0.01]",
