@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import small_recipe
 from fake_certifier import FakeCertifier
 from hypothesis import given
 from hypothesis import strategies as st
 from reference_population import Population, cascade_population, linear_population
+from shared_run import small_recipe
 
 from rrise import _C, Certificates, Certifier, Fallback
 from rrise.audit.budget import Budget
