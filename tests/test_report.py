@@ -123,6 +123,7 @@ def test_costs_have_a_row_for_each_certifier(tmp_path):
         assert len([row for row in table(html, "Coverage") if row[0] == name]) == 1
 
 
+@pytest.mark.slow
 def test_costs_without_times(tmp_path):
     html = write(tmp_path / "report.html", world.many()).read_text(encoding="utf-8")
     assert table(html, "Costs")[3:] == [
@@ -217,6 +218,7 @@ def test_strips_show_the_extreme_images_once_each(html):
     assert labels.size == 60
 
 
+@pytest.mark.slow
 def test_same_data_give_the_same_page(tmp_path, html):
     assert write(tmp_path / "again.html").read_text(encoding="utf-8") == html
 
@@ -279,6 +281,7 @@ def test_long_names_fit(tmp_path):
     write(tmp_path / "report.html", comparison, calibrations=world.calibrations(names[:2]))
 
 
+@pytest.mark.slow
 def test_many_points_keep_the_page_small(tmp_path):
     comparison = world.comparison(images=6_000)
     path = write(tmp_path / "report.html", comparison)
@@ -322,6 +325,7 @@ def test_a_missing_package_is_named_with_its_remedy(tmp_path, missing):
     assert done.stdout.strip() == f"report: {missing} is missing. pip install 'rrise[report]'"
 
 
+@pytest.mark.slow
 def test_report_is_silent_and_leaves_pyplot_alone(tmp_path):
     """Even where matplotlib cannot keep its caches and would say so."""
     blocked = tmp_path / "file"

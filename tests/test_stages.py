@@ -265,6 +265,7 @@ def test_only_a_surrogate_is_exported(recipe: Recipe, splits: Splits, copy: Path
         stages.export(splits.train, recipe.export, recipe.plan, copy / "classifier", copy / "new")
 
 
+@pytest.mark.slow
 def test_evaluation_takes_counts_by_uri(recipe: Recipe, splits: Splits, copy: Path) -> None:
     counts = f"file://{copy}/counts"
     stages.evaluate(
@@ -302,6 +303,7 @@ def test_every_contender_is_told_apart_and_timed(finished: Finished) -> None:
     assert report.count("Calibration curve: ") >= 3
 
 
+@pytest.mark.slow
 def test_a_rival_is_judged_by_its_own_engine(recipe: Recipe, splits: Splits, copy: Path) -> None:
     """A rival's calibration points are what its own engine says of the calibration images."""
     from rrise.evaluation import report
