@@ -101,7 +101,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
         def parse(self, model: bytes, path: str | None = None) -> bool:
             assert path is None
             if not called("parse", self._logger):
-                self.num_errors = 1
+                self.num_errors = int(fake.broken["parse"] != "")
                 return False
             graph = onnx.load_from_string(model).graph
             self._network._inputs = [ITensor(value) for value in graph.input]
@@ -310,6 +310,7 @@ def make_module(version: str, runtime: FakeRuntime, rtx: bool = False) -> Simple
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             called("deserialize_cuda_engine", self._logger)
+            assert serialized_engine, "TensorRT is not to be trusted with no bytes"
             try:
                 content = json.loads(serialized_engine)
             except ValueError:

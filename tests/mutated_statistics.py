@@ -71,10 +71,10 @@ STATISTICS = (
         "test_bins.py::test_each_bin_has_the_rank_of_its_own_inputs",
     ),
     mutation(
-        "no room for the new input among weighted ones",
+        "the largest weight alone stands for a new input under priors",
         "rrise/calibration/shift.py",
-        "share / (count + 1)",
-        "share / count",
+        "max(weights) + (allowed + spare) / (1 + fewest))",
+        "max(weights))",
         "test_shift.py::test_no_separated_classes_break_the_promise",
     ),
     mutation(

@@ -184,7 +184,7 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         found: list[int] = []
         while len(found) < count:
-            port = 10_000 + secrets.randbelow(22_000)
+            port = 20_000 + secrets.randbelow(12_000)  # Ray's own workers take some of 10,002 to 19,999
             with suppress(OSError):
                 stack.enter_context(socket.socket()).bind(("", port))
                 found.append(port)

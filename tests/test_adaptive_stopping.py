@@ -80,6 +80,7 @@ def test_each_rule_keeps_the_level_exactly(rule: dict[str, float]) -> None:
             assert above_at_the_stop(p, looks, alpha, "mixture", **rule) <= alpha
 
 
+@pytest.mark.slow
 def test_clopper_pearson_at_the_stop_does_not_hold() -> None:
     """A stop as soon as the bound passes one half, at p = 1/2 and alpha = 0.001: twelve times as often as promised."""
     looks, alpha = np.arange(100, 10_001, 100), 0.001

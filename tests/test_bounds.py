@@ -41,6 +41,7 @@ def assert_just_below_exact(p: float, k: int, n: int, alpha: float) -> None:
 # --- Clopper-Pearson -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_golden_table_is_the_truth_of_this_page() -> None:
     assert len(GOLDEN) == 156
     with mp.workdps(DIGITS):
@@ -259,6 +260,7 @@ def test_a_mixture_bound_that_is_known_is_raised_or_kept() -> None:
     np.testing.assert_array_equal(mixture_lower_raised([0.9, 0.0], [0, 0], 10, 0.05), [0.9, 0.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.25, 1e-3, 1e-9])
 @pytest.mark.parametrize("n", [1, 7, 100])
 def test_the_mixture_bound_of_every_count_solves_its_definition(n: int, alpha: float) -> None:

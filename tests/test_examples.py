@@ -79,6 +79,7 @@ def counts(said: str) -> dict[str, int]:
     return {name: int(number) for number, name in re.findall(r"(\d+) (\w+)", said.partition("latency")[0])}
 
 
+@pytest.mark.slow
 def test_the_camera_loop_certifies_what_the_certifier_does_without_torch(
     bundle: Path, images: np.ndarray, tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_the_camera_loop_certifies_what_the_certifier_does_without_torch(
     assert 0 < p50 <= p99
 
 
+@pytest.mark.slow
 def test_the_camera_loop_survives_deadlines_and_frames_that_cannot_be_met(
     bundle: Path, finished: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_the_camera_loop_survives_deadlines_and_frames_that_cannot_be_met(
     assert counts(refused.stdout)["refused"] == 4, refused.stderr
 
 
+@pytest.mark.slow
 def test_a_stuck_engine_does_not_hold_up_the_fallback() -> None:
     camera, stuck = module(CAMERA), threading.Event()
 
@@ -148,6 +151,7 @@ def test_a_stuck_engine_does_not_hold_up_the_fallback() -> None:
 AUDITED = "audited_camera/audited_camera.py"
 
 
+@pytest.mark.slow
 def test_the_audited_camera_counts_every_frame_and_goes_on_after_a_restart(
     bundle: Path,
     images: np.ndarray,
@@ -306,6 +310,7 @@ def test_a_bundle_served_over_http_gives_the_certifiers_answers_in_batches(bundl
         assert ask(port, "GET", "/statement")[1]["statement"] == certifier.statement
 
 
+@pytest.mark.slow
 def test_no_bundle_is_served_from_a_folder_that_is_none(tmp_path: Path) -> None:
     done = python(EXAMPLES / "ray_serve/serve_bundle.py", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")

@@ -303,6 +303,7 @@ def passed(finished: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFa
     return out, said
 
 
+@pytest.mark.slow
 def test_a_run_with_passes_makes_bundles_rows_and_a_figure(passed: tuple[Path, list[str]]) -> None:
     out, said = passed
     kept_steps = {line.split(":")[0] for line in said if "kept" in line}
@@ -322,6 +323,7 @@ def test_a_run_with_passes_makes_bundles_rows_and_a_figure(passed: tuple[Path, l
     assert load_bundle(out / "bundles/scaled-m4").statement.count("m = 4 noisy passes") == 1
 
 
+@pytest.mark.slow
 def test_one_pass_refuses_a_curve_of_more(passed: tuple[Path, list[str]]) -> None:
     out, _ = passed
     with pytest.raises(BundleError, match=r"curve of the surrogate's q alone, got one of q and m = 4 noisy passes"):
@@ -332,6 +334,7 @@ def test_one_pass_refuses_a_curve_of_more(passed: tuple[Path, list[str]]) -> Non
         MultiPass.load(out / "bundles/scaled", out / "classifier")
 
 
+@pytest.mark.slow
 def test_the_draws_of_a_store_and_of_service_give_the_same_certificates(passed: tuple[Path, list[str]]) -> None:
     from rrise import MultiPass
     from rrise.stages import load_splits
@@ -355,6 +358,7 @@ def test_the_draws_of_a_store_and_of_service_give_the_same_certificates(passed: 
         MultiPass(certifier.bundle, certifier.engine, replace(certifier._source, sampler="gaussian"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("member", "message"),
     [

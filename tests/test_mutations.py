@@ -6,14 +6,14 @@ import ast
 from functools import cache
 from pathlib import Path
 
-import mutations
 import pytest
+import run_mutations
 from mutation import Mutation
-from mutations import MUTATIONS, ROOT, attempt, place, sound
+from run_mutations import MUTATIONS, ROOT, attempt, place, sound
 
 IDS = [mutation.name for mutation in MUTATIONS]
 HERE = "rrise/calibration/guarantees.py"
-RANK = Mutation("rank", HERE, "    return rank\n", "    return rank - 1\n", ("tests/test_guarantees.py",))
+OLD, NEW = "return M - allowed", "return M - allowed - 1"
 
 
 def test_names_are_different() -> None:
@@ -61,7 +61,7 @@ def test_a_table_that_drifted_is_told() -> None:
 
 
 def test_a_name_that_is_not_in_the_table_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mutations.main(["nothing"]) == 2
+    assert run_mutations.main(["nothing"]) == 2
     assert "expected names of the table, got nothing. Known: marginal rank" in capsys.readouterr().out
 
 
@@ -81,18 +81,18 @@ def test_it_is_caught(mutation: Mutation) -> None:
 def test_what_is_not_caught_and_what_did_not_run_are_told(tmp_path: Path) -> None:
     """The runner can fail: a change that changes nothing, tests that are gone, and a rrise that is not the copy's."""
     test = "tests/test_guarantees.py::test_ranks_of_the_method_page"
-    harmless = Mutation("harmless", HERE, RANK.old, "    return rank + 0\n", (test,))
+    harmless = Mutation("harmless", HERE, OLD, "return M - allowed + 0", (test,))
     verdict = attempt(harmless)
     assert verdict.test == ""
     assert verdict.line.endswith("harmless -> NOT CAUGHT")
-    assert attempt(Mutation("rank", HERE, RANK.old, RANK.new, (test,), ("-n", "2"))).test == test
+    assert attempt(Mutation("rank", HERE, OLD, NEW, (test,), ("-n", "2"))).test == test
     with pytest.raises(RuntimeError, match="expected tests that pass or fail, got exit status 4"):
-        attempt(Mutation("gone", HERE, RANK.old, RANK.new, ("tests/test_guarantees.py::test_gone",)))
+        attempt(Mutation("gone", HERE, OLD, NEW, ("tests/test_guarantees.py::test_gone",)))
     slow = "tests/test_guarantees.py::test_guarantees_hold_over_many_settings"
     with pytest.raises(RuntimeError, match="expected tests that pass or fail, got exit status 5"):
-        attempt(Mutation("slow", HERE, RANK.old, RANK.new, (slow,)))
+        attempt(Mutation("slow", HERE, OLD, NEW, (slow,)))
     with pytest.raises(RuntimeError, match="expected tests that pass or fail, got exit status"):
-        attempt(Mutation("broken", HERE, RANK.old, "    return rank -\n", (test,)))
-    status, said = mutations.run_tests(tmp_path, [test])
+        attempt(Mutation("broken", HERE, OLD, "return M -", (test,)))
+    status, said = run_mutations.run_tests(tmp_path, [test])
     assert status == 1
     assert "expected rrise of the copy" in said

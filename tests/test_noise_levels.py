@@ -77,6 +77,7 @@ def calibrate(recipe: Recipe, splits: Splits, run: Path, out: Path, **changes) -
     return stages.calibrate_levels(splits, config, run / "engine-both", counts, profiles, out)
 
 
+@pytest.mark.slow
 def test_one_engine_answers_as_each_surrogate_does(levels: Path, splits: Splits) -> None:
     batch = prepare_images(splits.test.images, (1, 8, 8))
     engine = open_engine(levels / "engine-both")
@@ -92,6 +93,7 @@ def test_one_engine_answers_as_each_surrogate_does(levels: Path, splits: Splits)
     assert both_size < 1.2 * own_size  # all but the heads is there once
 
 
+@pytest.mark.slow
 def test_networks_that_share_less_than_all_but_the_head_stand_side_by_side(levels: Path, splits: Splits) -> None:
     one, other = load_network(levels / "surrogate"), load_network(levels / "surrogate-low")
     assert not isinstance(joined([one, other]).module, SideBySide)
@@ -108,6 +110,7 @@ def test_networks_that_share_less_than_all_but_the_head_stand_side_by_side(level
     np.testing.assert_array_equal(network.training_ids, np.union1d(one.training_ids, other.training_ids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "engine"), [("float16", "onnxruntime"), ("int8", "onnxruntime")])
 def test_lower_precision_takes_all_levels(levels: Path, recipe: Recipe, splits: Splits, tmp_path, precision, engine):
     surrogates = levels / "surrogate", tmp_path / "engine", levels / "surrogate-low"
@@ -118,6 +121,7 @@ def test_lower_precision_takes_all_levels(levels: Path, recipe: Recipe, splits: 
         assert np.mean(low[:, part].argmax(1) == full[:, part].argmax(1)) > 0.8
 
 
+@pytest.mark.slow
 def test_certificates_of_both_sigma_and_the_larger_one(levels: Path, splits: Splits) -> None:
     certifier = MultiSigma.load(levels / "levels/scaled")
     assert certifier.sigmas == (LOW, HIGH)
@@ -142,6 +146,7 @@ def test_certificates_of_both_sigma_and_the_larger_one(levels: Path, splits: Spl
     assert one.certificates.radius[0] == pytest.approx(chosen.certificates.radius[3], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_calibration_is_that_of_the_engine_s_own_answers(levels: Path, splits: Splits) -> None:
     """The largest score at the rank, made again from logits and counts by hand."""
     bundle, _ = read_levels(levels / "levels/offset")
@@ -160,6 +165,7 @@ def test_the_calibration_is_that_of_the_engine_s_own_answers(levels: Path, split
     assert record.t == pytest.approx(max(0.0, worst[record.rank - 1]), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bundles(levels: Path, recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
     said = calibrate(recipe, splits, levels, tmp_path / "again")
     assert said.startswith("sigma = 0.1, 0.25: offset: rank ")
@@ -168,6 +174,7 @@ def test_equal_inputs_give_equal_bundles(levels: Path, recipe: Recipe, splits: S
         assert again.read_bytes() == first.read_bytes()
 
 
+@pytest.mark.slow
 def test_alpha_and_priors_and_marginal(levels: Path, recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
     calibrate(recipe, splits, levels, tmp_path / "split", alpha=0.25)
     record = read_levels(tmp_path / "split/scaled")[0].calibration
@@ -177,6 +184,7 @@ def test_alpha_and_priors_and_marginal(levels: Path, recipe: Recipe, splits: Spl
     assert read_levels(tmp_path / "shifted/scaled")[0].calibration.priors == priors
 
 
+@pytest.mark.slow
 def test_what_calibration_refuses(levels: Path, recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
     both, config = levels / "engine-both", CalibrateConfig(gamma=0.2)
     own, low = levels / "counts/calibration", levels / "counts/calibration-low"
@@ -198,6 +206,7 @@ def test_what_calibration_refuses(levels: Path, recipe: Recipe, splits: Splits, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_export_refuses(levels: Path, recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
     surrogate = levels / "surrogate"
     with pytest.raises(ValueError, match=r"expected two or more, each of another sigma, got sigma = \[0.25, 0"):
@@ -211,6 +220,7 @@ def test_what_export_refuses(levels: Path, recipe: Recipe, splits: Splits, tmp_p
         stages.export(splits.train, recipe.export, recipe.plan, surrogate, tmp_path / "e", levels / "classifier")
 
 
+@pytest.mark.slow
 def test_the_command_line(levels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8))
     bundle = str(levels / "levels/scaled")
@@ -232,6 +242,7 @@ def test_the_command_line(levels: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "expected one of a single sigma, got one of sigma = 0.1, 0.25" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_levels_bundle_is_signed_as_any_other(levels: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(levels / "levels/scaled", tmp_path / "b"))
     private, public = generate_keys(tmp_path / "k")

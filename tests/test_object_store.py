@@ -40,9 +40,12 @@ from rrise.targets.manifest import Manifest
 from rrise.targets.store import CountStore
 from rrise.targets.uris import shown, within
 
-pytestmark = pytest.mark.skipif(
-    find_spec("moto") is None or find_spec("flask") is None, reason="needs the test server of moto[server]"
-)
+pytestmark = [
+    pytest.mark.slow,  # a server on a port
+    pytest.mark.skipif(
+        find_spec("moto") is None or find_spec("flask") is None, reason="needs the test server of moto[server]"
+    ),
+]
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",

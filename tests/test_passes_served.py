@@ -146,6 +146,7 @@ def forked(folder: Path, threads: int, *moved: str) -> list[str]:
         return run.said.splitlines()
 
 
+@pytest.mark.slow
 @pytest_fork
 @pytest.mark.parametrize(("threads", "expected"), [(1, 10), (2, 11)], ids=["kept", "opened again"])
 def test_a_forked_worker_certifies_with_more_passes(threads: int, expected: int, tmp_path: Path) -> None:
@@ -153,6 +154,7 @@ def test_a_forked_worker_certifies_with_more_passes(threads: int, expected: int,
     assert json.loads(forked(tmp_path, threads)[-1]) == expected
 
 
+@pytest.mark.slow
 @pytest_fork
 def test_a_forked_worker_whose_bundle_is_gone_says_so(tmp_path: Path) -> None:
     said = forked(tmp_path, 2, str(tmp_path / "moved"))

@@ -41,6 +41,7 @@ def test_a_second_run_keeps_everything(copy: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_table(finished: tuple[Path, list[str]], copy: Path) -> None:
     run(small(copy), redo="fit", say=lambda _: None, progress=False)
     assert (copy / "superseded").is_dir()
@@ -49,6 +50,7 @@ def test_two_runs_give_the_same_table(finished: tuple[Path, list[str]], copy: Pa
     ).read_text()
 
 
+@pytest.mark.slow
 def test_a_changed_level_is_calibrated_again_and_the_old_bundles_kept(copy: Path) -> None:
     said: list[str] = []
     run(small(copy, "calibrate.gamma=0.3"), say=said.append, progress=False)
@@ -64,6 +66,7 @@ def test_costly_work_is_refused_with_both_values_named(copy: Path) -> None:
     assert CountStore.open(copy / "counts" / "train").manifest.sigma == 0.25
 
 
+@pytest.mark.slow
 def test_more_reference_draws_leave_the_other_counts_alone(copy: Path) -> None:
     said: list[str] = []
     run(small(copy, "evaluate.n_reference=400"), say=said.append, progress=False)

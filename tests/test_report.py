@@ -137,6 +137,7 @@ def test_a_larger_budget_has_a_row_and_a_column(tmp_path):
     assert "Relative to Monte Carlo, n" not in Page(write(tmp_path / "other.html").read_text(encoding="utf-8")).text
 
 
+@pytest.mark.slow
 def test_costs_without_times(tmp_path):
     html = write(tmp_path / "report.html", world.many()).read_text(encoding="utf-8")
     assert table(html, "Costs")[3:] == [
@@ -231,6 +232,7 @@ def test_strips_show_the_extreme_images_once_each(html):
     assert labels.size == 60
 
 
+@pytest.mark.slow
 def test_same_data_give_the_same_page(tmp_path, html):
     assert write(tmp_path / "again.html").read_text(encoding="utf-8") == html
 
@@ -293,6 +295,7 @@ def test_long_names_fit(tmp_path):
     write(tmp_path / "report.html", comparison, calibrations=world.calibrations(names[:2]))
 
 
+@pytest.mark.slow
 def test_many_points_keep_the_page_small(tmp_path):
     comparison = world.comparison(images=6_000)
     path = write(tmp_path / "report.html", comparison)
@@ -336,6 +339,7 @@ def test_a_missing_package_is_named_with_its_remedy(tmp_path, missing):
     assert done.stdout.strip() == f"report: {missing} is missing. pip install 'rrise[report]'"
 
 
+@pytest.mark.slow
 def test_report_is_silent_and_leaves_pyplot_alone(tmp_path):
     """Even where matplotlib cannot keep its caches and would say so."""
     blocked = tmp_path / "file"

@@ -47,6 +47,7 @@ class Turned(Engine):
         return self.engine(batch) + self.move
 
 
+@pytest.mark.slow
 def test_parity_tells_rounding_from_another_function(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

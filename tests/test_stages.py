@@ -267,6 +267,7 @@ def test_only_a_surrogate_is_exported(recipe: Recipe, splits: Splits, copy: Path
         stages.export(splits.train, recipe.export, recipe.plan, copy / "classifier", copy / "new")
 
 
+@pytest.mark.slow
 def test_evaluation_takes_counts_by_uri(recipe: Recipe, splits: Splits, copy: Path) -> None:
     counts = f"file://{copy}/counts"
     stages.evaluate(
@@ -363,6 +364,7 @@ def test_the_smaller_budget_is_a_part_of_the_larger_one() -> None:
     assert abs(few[:, 0].var() / 21 - 1) < 6 * np.sqrt(2 / 4000)
 
 
+@pytest.mark.slow
 def test_a_rival_is_judged_by_its_own_engine(recipe: Recipe, splits: Splits, copy: Path) -> None:
     """A rival's calibration points are what its own engine says of the calibration images."""
     from rrise.evaluation import report

@@ -268,6 +268,7 @@ def start_held_run(path: Path) -> Run:
     return Run(command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
 def test_an_interrupted_run_keeps_its_shards_and_a_rerun_ends_the_same(tmp_path, how):
     path = tmp_path / "counts"
@@ -472,6 +473,7 @@ def test_a_failed_write_leaves_no_file_and_keeps_the_others(tmp_path, monkeypatc
     assert same(store.table(), filled(tmp_path / "good").table())
 
 
+@pytest.mark.slow
 def test_a_real_file_size_limit_leaves_no_partial_shard(tmp_path):
     # RLIMIT_FSIZE makes the kernel cut a write short and then fail it, as a full disk does.
     script = f"""

@@ -230,6 +230,7 @@ def test_tuning_goes_on_from_the_head_and_keeps_batch_statistics(images: np.ndar
         torch.testing.assert_close(value, plain.module.state_dict()[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ce", "js"])
 @pytest.mark.parametrize("strategy", ["head", "full", "scratch"])
 def test_fit_explains_held_out_images_better_than_the_classifier(

@@ -121,6 +121,7 @@ SAID = r"Error Code 9: API Usage Error \(of node_7\)"
     [
         ("Builder", True, RuntimeError, f"tensorrt 11.4.0.106 to start, got: {SAID}. Check that driver"),
         ("parse", True, ValueError, f"tensorrt 11.4.0.106 can parse, got: Det node_7: {SAID}. Export with opset 20"),
+        ("parse", False, ValueError, f"tensorrt 11.4.0.106 can parse, got: {NO_REASON}. Export with opset 20"),
         ("add_optimization_profile", True, ValueError, f"a valid optimisation profile, got: {SAID}. Lower max_batch"),
         ("build_serialized_network", True, ValueError, f"to build the network, got: {SAID}. Change that layer"),
         ("build_serialized_network", False, ValueError, f"to build the network, got: {NO_REASON}. Change that layer"),
