@@ -10,6 +10,8 @@ import numpy as np
 
 from rrise.audit.auditor import Auditor
 from rrise.audit.settings import promised
+from rrise.calibration.statements import one_input, weighted
+from rrise.promise import decimal, percent
 from rrise.runtime.certificates import Certificates
 from rrise.runtime.images import as_batch
 
@@ -70,14 +72,14 @@ def abstentions(certificates: Certificates) -> NDArray[np.bool_]:
 class Fallback:
     """A certifier whose abstentions, or other chosen inputs, go to Monte Carlo as far as a budget reaches.
 
-    The guarantee together. A new input is certified wrongly by the surrogate with probability at most beta + gamma. An
-    input is chosen by its certificate, before any noise is drawn for it; so, whatever the input, Monte Carlo certifies
-    it wrongly with probability at most alpha. A certificate that is returned is one of the two, so a new input gets a
-    wrong one with probability at most
+    The guarantee together. A new input is certified wrongly by the surrogate with probability at most P, the bundle's
+    promise. An input is chosen by its certificate, before any noise is drawn for it; so, whatever the input, Monte
+    Carlo certifies it wrongly with probability at most alpha. A certificate that is returned is one of the two, so a
+    new input gets a wrong one with probability at most
 
-        beta + gamma + alpha P(chosen)  <=  beta + gamma + alpha,
+        P + alpha P(chosen)  <=  P + alpha,
 
-    where beta + gamma is over inputs (and, marginally, over calibrations, or but for an unlucky one: as in
+    where P is over inputs (and, marginally, over calibrations, or but for an unlucky one: on the conditions of
     `Certifier.statement`) and alpha over the noise of each single input. None of these is a probability given that a
     certificate was issued: an input that Monte Carlo rarely certifies may be wrong whenever it does. A budget that is
     spent leaves abstentions, about which nothing is claimed.
@@ -175,11 +177,11 @@ class Fallback:
         counts, calibration = self.counts, self._certifier.bundle.calibration
         error, alpha = self._error, self._monte_carlo.alpha
         share = f"{100 * counts['chosen'] / counts['inputs']:.3g}%" if counts["inputs"] else "none yet"
-        unlucky = f", with confidence {1 - calibration.eta:.6g}" if calibration.guarantee != "marginal" else ""
         return (
-            f"A new input gets a wrong certificate with probability at most {100 * (error + alpha):.6g}%: "
-            f"{100 * error:.6g}% from the surrogate, a {calibration.guarantee} guarantee over inputs{unlucky}, and "
-            f"{100 * alpha:.6g}% from Monte Carlo times the share of inputs that go to it ({share} of "
-            f"{counts['inputs']:,} were chosen so far); whatever an input, Monte Carlo certifies it wrongly with "
-            f"probability at most {100 * alpha:.6g}% over its noise."
+            f"{one_input(calibration)} gets a wrong certificate with probability at most "
+            f"{percent(decimal(error) + decimal(alpha))}: {percent(error)} from the surrogate, a "
+            f"{calibration.guarantee} guarantee over inputs{weighted(calibration)}, and {percent(alpha)} from Monte "
+            f"Carlo times the share of inputs that go to it ({share} of {counts['inputs']:,} were chosen so far); "
+            f"whatever an input, Monte Carlo certifies it wrongly with probability at most {percent(alpha)} over its "
+            "noise."
         )

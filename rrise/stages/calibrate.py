@@ -139,10 +139,11 @@ def calibrate(
         found.append((calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared), None))
     if config.passes:
         curve = DEPLOYED if DEPLOYED in config.curves else config.curves[0]
-        beta, gamma = split_of_alpha(config, curve, shape, splits, drawn)
+        beta, gamma = split_of_alpha(config, curve, shape, splits, drawn, shared_draws=True)
         levels = {"beta": beta, "gamma": gamma, "curve": curve}
         for more, q_m, profile_m in _with_passes(config.passes, scored, raw, shape, drawn, facts.seed):
-            found.append((calibrated(q_m, scored.k, scored.n, profile=profile_m, **levels, **shared), more))
+            joined = calibrated(q_m, scored.k, scored.n, profile=profile_m, shared_draws=True, **levels, **shared)
+            found.append((joined, more))
     with whole_folder(out) as folder:
         for calibration, extra in found:
             save_bundle(
@@ -202,16 +203,22 @@ def require_fixed_draws(store: CountStore) -> None:
 
 
 def split_of_alpha(
-    config: CalibrateConfig, curve: str, shape: Scored | None, splits: Splits, draws: int
+    config: CalibrateConfig,
+    curve: str,
+    shape: Scored | None,
+    splits: Splits,
+    draws: int,
+    *,
+    shared_draws: bool = False,
 ) -> tuple[float, float]:
-    """Return beta and gamma: as configured, or the best split of alpha on the profile, under the priors if any."""
+    """Return beta and gamma: as configured, or the best for alpha on the profile, under the priors if any."""
     from rrise.calibration.levels import choose_levels
 
     if not config.alpha:
         return config.beta, config.gamma
     if shape is None:
         raise ValueError(
-            "profile: expected the training images' counts to split alpha by, got none. Give --profile, or --beta and "
+            "profile: expected the training images' counts to choose beta by, got none. Give --profile, or --beta and "
             "--gamma in place of --alpha."
         )
     return choose_levels(
@@ -227,6 +234,7 @@ def split_of_alpha(
         labels=splits.profile.labels,
         priors=config.priors,
         classes=np.bincount(splits.calibration.labels, minlength=len(splits.calibration.classes)).tolist(),
+        shared_draws=shared_draws,
     )
 
 
