@@ -114,10 +114,8 @@ def test_the_statement_names_every_bin() -> None:
     found = calibrate(*outputs(1, 900), **LEVELS, curve="binned", profile=PROFILE)
     statement = found.statement()
     assert "\n" not in statement
-    assert (
-        f"at most 5% of new inputs drawn independently from their source within each of the curve's {len(found.bins)}"
-        in (statement)
-    )
+    assert "at most 4.905% of new inputs drawn independently from their source" in statement
+    assert f"within each of the curve's {len(found.bins)} bins of q at once" in statement
     for b in found.bins:
         assert f"from q = {b.start:.6g} rank {b.rank} of {b.images}, t = {b.t:.6g}" in statement
     marginal = calibrate(*outputs(1, 900), **LEVELS, curve="binned", guarantee=MARGINAL, profile=PROFILE)

@@ -162,7 +162,7 @@ def test_a_calibration_says_what_it_was_weighted_for() -> None:
         "class frequencies in service are exactly the given priors and images within a class are unchanged",
         "weighted for priors 0.2, 0.2, 0.6",
         f"worth {found.effective:.1f} inputs",
-        "a chance of at most 5%",
+        "a chance of at most 4.905%",
     ):
         assert part in statement, part
     with pytest.raises(

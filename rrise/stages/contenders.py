@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.promise import percent
 from rrise.stages.calibrate import DEPLOYED
 from rrise.stages.first_stage import cascade_alpha
 from rrise.stages.pass_contenders import name_of
@@ -31,7 +32,9 @@ _THINNING = 1
 
 @dataclass(frozen=True)
 class Certifiers:
-    """The bundles that are compared, by the names of their contenders; one sigma, n and beta + gamma for all.
+    """The bundles that are compared, by the names of their contenders.
+
+    They have one sigma and n; those of a single pass make one promise, those of more passes one.
 
     Attributes
     ----------
@@ -55,7 +58,7 @@ class Certifiers:
 
     @property
     def error(self) -> float:
-        """Failure probability that it promises, beta + gamma."""
+        """Failure probability that it promises."""
         return self.stated.bundle.calibration.error
 
 
@@ -67,7 +70,8 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     FileNotFoundError
         If the folder holds no bundle.
     ValueError
-        If sigma, n or beta + gamma differ, or there are several bundles for a cascade.
+        If sigma or n differ, or what is promised by those of a single pass (or, of a cascade, with Monte Carlo), or of
+        more; or if there are several bundles for a cascade.
     """
     from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
@@ -89,11 +93,18 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
         raise ValueError(f"rival: expected other names than {', '.join(sorted(taken))}. Name it otherwise.")
     found |= {name: Certifier.load(folder) for name, folder in rivals.items()}
     all_bundles = [*loaded.values(), *(certifier.bundle for certifier in found.values())]
-    levels = {(b.sigma, b.calibration.n, cascade_alpha(b) or b.calibration.error) for b in all_bundles}
-    if len(levels) > 1:
+    levels = {
+        (b.sigma, b.calibration.n, b.extra_passes is not None, cascade_alpha(b) or b.calibration.error)
+        for b in all_bundles
+    }
+    if len(levels) > 1 + bool(passes) or len({level[:2] for level in levels}) > 1:
+        shown = ", ".join(
+            f"sigma {sigma:g}, n {n}{', more passes' if more else ''}, {percent(error)}"
+            for sigma, n, more, error in sorted(levels)
+        )
         raise ValueError(
-            f"bundles: expected one sigma, n and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
-            f"{sorted(levels)}. Compare like with like."
+            f"bundles: expected one sigma, n and promise in {bundles}{' and of rivals' if rivals else ''}, got "
+            f"{shown}. Compare like with like."
         )
     return Certifiers(found, deployed, passes, Certifier.load(first[0]) if first else None)
 
@@ -137,7 +148,7 @@ def monte_carlo(
     guess, sigma, (unit, most) = cohen_select(selection), base.sigma, unit_of(base)
     rng = np.random.default_rng([base.seed, _THINNING])
     pilot = f"{int(selection[0].sum()):,} draws"
-    each = f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise"
+    each = f"For any input, each certificate is wrong with probability at most {percent(alpha)} over its own noise"
     budgets = budget_map(n_max=most, batch=unit, alpha=alpha, sigma=sigma, decline=config.decline)
     fresh = thinned(estimation, input_specific_budget(selection, budgets, alpha=alpha), rng)
     looks = np.arange(unit, most + 1, unit)
