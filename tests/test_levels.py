@@ -11,6 +11,7 @@ from scipy.special import ndtr
 from test_conformal import PROFILE, outputs
 
 from rrise import _C
+from rrise.calibration import levels
 from rrise.calibration.conformal import CalibrateConfig, calibrate
 from rrise.calibration.levels import BETAS, choose_levels, spent
 from rrise.promise import promise
@@ -52,6 +53,13 @@ def test_the_choice_does_not_depend_on_the_order_of_the_profile(guarantee: str) 
     order = np.random.default_rng(0).permutation(q.size)
     one = choose_levels(q, k, n, **(USUAL | {"guarantee": guarantee}))
     assert choose_levels(q[order], k[order], np.full(q.size, n), **(USUAL | {"guarantee": guarantee})) == one
+
+
+def test_of_nearly_equal_radii_the_smallest_beta_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    radius_of = {0.1: 0.980, 0.2: 0.991, 0.3: 0.995, 0.5: 1.0, 0.7: 0.999}
+    gammas = {spent(0.05, beta)[1]: radius for beta, radius in radius_of.items()}
+    monkeypatch.setattr(levels._Plan, "radius", lambda plan, *halves: gammas.get(plan.gamma, 0.5))
+    assert choose_levels(*PROFILE, **USUAL) == (0.2, 0.04)
 
 
 def test_the_choice_certifies_more_than_the_smallest_and_a_huge_beta() -> None:

@@ -31,6 +31,7 @@ BETAS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 0.9)
 """Of which beta is chosen; where score and bound share draws, and the promise is a sum, these shares of alpha."""
 
 _FEWEST = 40
+_NEARLY = 0.99
 Knots = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 
 
@@ -60,11 +61,12 @@ def choose_levels(
     classes: Sequence[int] = (),
     shared_draws: bool = False,
 ) -> tuple[float, float]:
-    """Return (beta, gamma) that promise alpha and give the largest mean radius in a rehearsal on the profile.
+    """Return (beta, gamma) that promise alpha, the smallest beta with nearly the largest mean radius in a rehearsal.
 
     The rehearsal halves the profile: one half shapes the curve, the other is calibrated on as if it were ``images``
     inputs (the score at the quantile where the rank among so many is expected) and certified; then the halves change
-    places. The profile's inputs trained the surrogate, so radii in the rehearsal are too large, for every pair alike.
+    places. The profile's inputs trained the surrogate, so few of their bounds lie far below the curve, and the rehearsal
+    flatters a small gamma. Hence of all beta with at least 99% of the largest radius the smallest is taken.
     With priors each class counts by its own: in the curve's score as calibration will weigh it, and in the mean radius.
 
     Parameters
@@ -111,8 +113,10 @@ def choose_levels(
     truth = _checked(labels, priors, x.size) if priors else np.zeros(x.size, dtype=np.int64)
     order = np.lexsort((trials, successes, x, truth))  # each class in both halves
     halves = order[0::2], order[1::2]
-    calibrated, best, found = False, 0.0, None
-    pairs = [spent(alpha, share, shared_draws=shared_draws) for share in BETAS]
+    pairs, radii = (
+        [spent(alpha, share, shared_draws=shared_draws) for share in BETAS],
+        dict[tuple[float, float], float](),
+    )
     for levels in pairs:
         cap = largest_p(draws, levels[0])
         if cap <= 0.5 or images < fewest_images(guarantee, levels[1], eta):
@@ -121,13 +125,10 @@ def choose_levels(
         if priors and shift is None:
             continue
         plan = _Plan(curve, guarantee, images, levels[1], eta, cap, shift)
-        calibrated = True
         bounds = clopper_pearson(successes, trials, levels[0])
         one, other = (_Half.of(x[half], bounds[half], truth[half], priors) for half in halves)
-        radius = plan.radius(one, other) + plan.radius(other, one)
-        if radius > best:
-            best, found = radius, levels
-    if not calibrated:
+        radii[levels] = plan.radius(one, other) + plan.radius(other, one)
+    if not radii:
         largest = pairs[0][1]
         needed = fewest_images(guarantee, largest, eta)
         if priors and images >= needed:
@@ -137,12 +138,13 @@ def choose_levels(
             f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and "
             f"{draws}. Use more, or raise alpha."
         )
-    if found is None:
+    best = max(radii.values())
+    if not best > 0:
         raise ValueError(
             f"alpha: expected a beta for {alpha} that certifies some of the profile with {images} calibration images, "
             "got none. Use more images, raise alpha, or use another curve."
         )
-    return found
+    return next(levels for levels, radius in radii.items() if radius >= _NEARLY * best)  # by rising beta
 
 
 @dataclass(frozen=True, eq=False)
