@@ -35,6 +35,7 @@ from rrise.calibration.guarantees import (
     marginal_rank,
     training_conditional_rank,
 )
+from rrise.calibration.levels import spent
 from rrise.promise import promise
 
 # --- Ranks -----------------------------------------------------------------------------------------------------------
@@ -297,8 +298,9 @@ def test_calibration_on_another_engine_s_scores_is_detected(curve: str) -> None:
 
 # --- The promise itself: gamma / (1 - beta), and no less -----------------------------------------------------------
 
-PROMISE = 0.1
-LARGE = {"M": 4_000, "n": 10**5, "repetitions": 100}
+ALPHA = 0.1
+"""What is promised, and so the share of hard inputs that may just be missed."""
+LARGE = {"M": 4_000, "n": 20_000, "repetitions": 80}
 """Many inputs with nearly exact bounds: of some at one p a share 1 - beta has a bound of at most p."""
 
 
@@ -311,24 +313,24 @@ def check_mean(trial: Trial, error: float) -> None:
 @pytest.mark.parametrize("beta", [0.3, 0.5, 0.8])
 def test_the_promise_holds_where_all_that_it_allows_may_go_wrong(beta: float) -> None:
     """Just more hard inputs than the promise allows, all missed or none: a calibration must mostly miss none."""
-    setting = LARGE | {"beta": beta, "gamma": PROMISE * (1 - beta)}
-    population = concentrated_population(1.03 * PROMISE)
-    check_mean(Trial.run(population, "offset", MARGINAL, **setting), PROMISE)
+    setting = LARGE | {"beta": beta, "gamma": spent(ALPHA, beta)[1]}
+    population = concentrated_population(1.03 * ALPHA)
+    check_mean(Trial.run(population, "offset", MARGINAL, **setting), promised(setting))
     trial = Trial.run(population, "offset", TRAINING_CONDITIONAL, **setting, eta=0.1)
-    check_training_conditional(trial, PROMISE, 0.1)
-    misses_all = np.mean(trial.coverage() < 1 - PROMISE)
+    check_training_conditional(trial, promised(setting), 0.1)
+    misses_all = np.mean(trial.coverage() < 1 - promised(setting))
     assert misses_all > 0  # a share of about 0.01 to 0.07: as many hard inputs as make it possible
 
 
 @pytest.mark.parametrize("beta", [0.3, 0.5, 0.8])
 def test_gamma_alone_is_detected_as_too_small_a_promise(beta: float) -> None:
     """Just fewer hard inputs than the promise allows are missed in nearly every calibration."""
-    setting = LARGE | {"beta": beta, "gamma": PROMISE * (1 - beta)}
-    population = concentrated_population(0.85 * PROMISE)
+    setting = LARGE | {"beta": beta, "gamma": spent(ALPHA, beta)[1]}
+    population = concentrated_population(0.85 * ALPHA)
     marginal = Trial.run(population, "offset", MARGINAL, **setting)
     conditional = Trial.run(population, "offset", TRAINING_CONDITIONAL, **setting, eta=0.1)
-    check_mean(marginal, PROMISE)
-    check_training_conditional(conditional, PROMISE, 0.1)
+    check_mean(marginal, promised(setting))
+    check_training_conditional(conditional, promised(setting), 0.1)
     with pytest.raises(AssertionError):
         check_mean(marginal, setting["gamma"])
     with pytest.raises(AssertionError):

@@ -237,7 +237,7 @@ def test_weights_that_are_not_those_of_service_are_detected(rank: Rank) -> None:
 @pytest.mark.parametrize("beta", [0.5, 0.8])
 def test_gamma_alone_is_too_small_a_promise_under_priors(beta: float) -> None:
     """Class 1 holds all hard inputs, just fewer of those in service than the promise allows, missed all or none."""
-    priors, gamma, n, size, M = (0.3, 0.7), 0.1 * (1 - beta), 10**5, 20_000, 4_000
+    priors, gamma, n, size, M = (0.3, 0.7), round(0.1 * (1 - beta), 12), 10**5, 20_000, 4_000
     labels = (np.arange(size) % 5 < 2).astype(int)  # 40% of the calibration inputs, 70% of those in service
     rng = np.random.default_rng(0)
     hard = (labels == 1) & (rng.random(size) < 0.085 / 0.7)

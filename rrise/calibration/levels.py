@@ -65,7 +65,7 @@ def choose_levels(
 
     The rehearsal halves the profile: one half shapes the curve, the other is calibrated on as if it were ``images``
     inputs (the score at the quantile where the rank among so many is expected) and certified; then the halves change
-    places. The profile's inputs trained the surrogate, so few of their bounds lie far below the curve, and the rehearsal
+    places. The profile's inputs trained the surrogate, so few of their bounds lie far below the curve, and a rehearsal
     flatters a small gamma. Hence of all beta with at least 99% of the largest radius the smallest is taken.
     With priors each class counts by its own: in the curve's score as calibration will weigh it, and in the mean radius.
 
