@@ -276,7 +276,7 @@ def record(guarantee: str = "training-conditional", **more: Any) -> CalibrationR
 
 
 def test_the_statement_has_the_conditions_of_the_calibration() -> None:
-    parts = ("at most 5%,", "3.5% from the surrogate", "1.5% from Monte Carlo", "25% of 400", "bundle's own statement")
+    parts = ("at most 5%: 3.5% from the surrogate", "1.5% from Monte Carlo", "25% of 400", "bundle's own statement")
     for said, words in (
         (record(), ("With confidence 0.99 over the draw of the 500", "drawn independently from their source")),
         (record("marginal"), ("On average over calibration sets", "exchangeable with the 500 calibration inputs")),

@@ -119,7 +119,7 @@ def test_the_statement_has_the_numbers() -> None:
     assert "none yet" in fallback.statement
     fallback(stream(200, abstain=0.5))
     share = f"{100 * fallback.counts['chosen'] / 200:.3g}% of 200"
-    for part in ("at most 10%, over", "5% from the surrogate", "training-conditional", "confidence 0.99", share):
+    for part in ("at most 10%: 5% from the surrogate", "training-conditional", "confidence 0.99", share):
         assert part in fallback.statement
     assert "confidence" not in Fallback(FakeCertifier(), FakeMonteCarlo(), Budget(1)).statement
 

@@ -74,11 +74,11 @@ def describe_cascade(calibration: Facts, alpha: float, chosen: int, inputs: int)
     error, own = exact("error", calibration.error), exact("alpha", alpha)
     share = f"{100 * chosen / inputs:.3g}% of {inputs:,}" if inputs else "none yet"
     return (
-        f"{one_input(calibration)} gets a wrong certificate with probability at most {percent(error + own)}, over "
-        f"inputs and Monte Carlo's noise together: {percent(error)} from the surrogate, a {calibration.guarantee} "
-        f"guarantee over inputs{weighted(calibration)}, and {percent(own)} from Monte Carlo times the share of inputs "
-        f"that go to it ({share}); whatever an input, Monte Carlo certifies it wrongly with probability at most "
-        f"{percent(own)} over its noise. What the bundle's own statement asks for is asked for here too."
+        f"{one_input(calibration)} gets a wrong certificate with probability at most {percent(error + own)}: "
+        f"{percent(error)} from the surrogate, a {calibration.guarantee} guarantee over inputs{weighted(calibration)}, "
+        f"and {percent(own)} from Monte Carlo times the share of inputs that go to it ({share}); whatever an input, Monte "
+        f"Carlo certifies it wrongly with probability at most {percent(own)} over its noise. What the bundle's own "
+        "statement asks for is asked for here too."
     )
 
 
