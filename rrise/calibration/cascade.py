@@ -76,9 +76,9 @@ def describe_cascade(calibration: Facts, alpha: float, chosen: int, inputs: int)
     return (
         f"{one_input(calibration)} gets a wrong certificate with probability at most {percent(error + own)}: "
         f"{percent(error)} from the surrogate, a {calibration.guarantee} guarantee over inputs{weighted(calibration)}, "
-        f"and {percent(own)} from Monte Carlo times the share of inputs that go to it ({share}); whatever an input, Monte "
-        f"Carlo certifies it wrongly with probability at most {percent(own)} over its noise. What the bundle's own "
-        "statement asks for is asked for here too."
+        f"and {percent(own)} from Monte Carlo times the share of inputs that go to it ({share}); whatever an input, "
+        f"Monte Carlo certifies it wrongly with probability at most {percent(own)} over its noise. What the bundle's "
+        "own statement asks for is asked for here too."
     )
 
 
