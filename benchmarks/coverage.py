@@ -1,14 +1,20 @@
 """How often calibrated bounds are wrong beside what was promised, where the truth is known in closed form.
 
-python benchmarks/coverage.py --calibrations 1000
+python benchmarks/coverage.py --calibrations 100
+python benchmarks/coverage.py --betas 0.01 --draws 500 --calibrations 1000
 
 Classifiers whose smoothed probabilities are exact: a half-space in 2 and in 3,072 dimensions (p = Phi of the distance
 in sigmas), and stripes, a periodic union of slabs (p a sum of normal probabilities). Surrogates with planted errors:
-exact, noisy, over-confident, biased at the boundary, wrong on a slice. Every calibration draws its inputs and noisy
-counts anew; its curve is judged on the whole pool of inputs, so that the only chance left is in the calibrations.
+exact, noisy, over-confident, biased at the boundary, wrong on a slice. And the worst that a promise allows ("one p"): a
+share of hard inputs, just below the promise, that all have one p and are missed all or none.
+
+The promise is alpha, spent as gamma = alpha (1 - beta) at every beta; many draws make the bounds nearly exact. Every
+calibration draws its inputs and noisy counts anew; its curve is judged on the whole pool of inputs, so that the only
+chance left is in the calibrations.
 
 Prints for each promise the mean miscoverage, and the share of calibrations whose curve misses more than was promised:
-a marginal promise bounds the first, a training-conditional or certified one the second (by eta).
+a marginal promise bounds the first, a training-conditional or certified one the second (by eta). In the last column,
+whether gamma by itself, too small a promise, would have been called broken.
 """
 
 from __future__ import annotations
@@ -26,7 +32,9 @@ from scipy.stats import binom
 from tqdm import tqdm
 
 from rrise.calibration.conformal import calibrate
+from rrise.calibration.levels import spent
 from rrise.evaluation.tables import markdown_table
+from rrise.promise import percent
 
 Floats = NDArray[np.float64]
 FALSE_ALARM = 1e-6
@@ -76,10 +84,19 @@ def pool(truth: Floats, says: Floats) -> Pool:
     return Pool(q=ndtr(np.abs(says)), p=ndtr(truth * np.where(says >= 0, 1.0, -1.0)))
 
 
+def concentrated(share: float, inputs: int) -> Pool:
+    """Return a pool whose hard inputs all have p = 0.9, of which the surrogate is surer; of others it is modest."""
+    hard = np.arange(inputs) < share * inputs
+    return Pool(q=np.where(hard, 0.95, 0.6), p=np.where(hard, 0.9, 0.999))
+
+
 def misses(
     population: Pool, curve: str, guarantee: str, settings: argparse.Namespace, rng: np.random.Generator
 ) -> Floats:
-    """Return float64[R], what each calibration's curve misses, of certified inputs where that is promised."""
+    """Return float64[R], what each calibration's curve misses, of certified inputs where that is promised.
+
+    ``settings`` has calibrations, images, n, beta, gamma and eta.
+    """
     found, inputs = [], population.q.size
     for _ in range(settings.calibrations):
         rows, others = rng.integers(inputs, size=settings.images), rng.integers(inputs, size=settings.images)
@@ -115,9 +132,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calibrations", type=int, default=200, help="repeated calibrations of each promise")
     parser.add_argument("--images", type=int, default=500, help="calibration inputs")
-    parser.add_argument("--n", type=int, default=500, help="noisy draws of each")
-    parser.add_argument("--beta", type=float, default=0.01)
-    parser.add_argument("--gamma", type=float, default=0.09)
+    parser.add_argument("--draws", type=int, nargs="+", default=[500, 100_000], help="noisy draws of each")
+    parser.add_argument("--betas", type=float, nargs="+", default=[0.01, 0.3, 0.5, 0.8])
+    parser.add_argument("--alpha", type=float, default=0.1, help="what is promised, at every beta")
     parser.add_argument("--eta", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     settings = parser.parse_args()
@@ -127,17 +144,27 @@ def main() -> int:
         "half-space, 3,072": half_space(3072, rng, inputs),
         "stripes": stripes(rng, inputs),
     }
-    rows, broken = [["classifier", "surrogate", "curve", "guarantee", "missed", "promised", "over", "allowed", ""]], 0
-    cases = [(name, error, *promise) for name in truths for error in SURROGATES for promise in PROMISES]
-    for name, error, curve, guarantee in tqdm(cases, disable=None):
-        population = pool(truths[name], SURROGATES[error](truths[name], rng))
-        missed, promised = misses(population, curve, guarantee, settings, rng), settings.beta + settings.gamma
-        stands, marginal = kept(missed, guarantee, promised, settings.eta), guarantee == "marginal"
+    pools = {
+        (name, error): pool(truth, SURROGATES[error](truth, rng))
+        for name, truth in truths.items()
+        for error in SURROGATES
+    }
+    pools[("one p", "surer of it")] = concentrated(0.85 * settings.alpha, inputs)
+    head = ["beta", "draws", "classifier", "surrogate", "curve", "guarantee", "missed", "promised", "over", "allowed"]
+    rows, broken = [[*head, "", "gamma alone"]], 0
+    levels = [(beta, n) for beta in settings.betas for n in settings.draws]
+    cases = [(*level, *names, *each) for level in levels for names in pools for each in PROMISES]
+    for beta, n, name, error, curve, guarantee in tqdm(cases, disable=None):
+        settings.n, (settings.beta, settings.gamma) = n, spent(settings.alpha, beta)
+        missed = misses(pools[name, error], curve, guarantee, settings, rng)
+        stands, marginal = kept(missed, guarantee, settings.alpha, settings.eta), guarantee == "marginal"
         broken += not stands
-        over = f"{100 * np.mean(missed > promised):.1f}%"
+        alone = "kept" if kept(missed, guarantee, settings.gamma, settings.eta) else "broken"
+        over = f"{100 * np.mean(missed > settings.alpha):.1f}%"
         allowed = "–" if marginal else f"{100 * settings.eta:g}%"
-        row = [name, error, curve, guarantee, f"{100 * missed.mean():.2f}%", f"{100 * promised:g}%", over, allowed]
-        rows.append([*row, "kept" if stands else "BROKEN"])
+        numbers = [f"{100 * missed.mean():.2f}%", percent(settings.alpha), over, allowed]
+        row = [f"{beta:g}", f"{n:,}", name, error, curve, guarantee, *numbers]
+        rows.append([*row, "kept" if stands else "BROKEN", alone])
     print(markdown_table(rows))
     print(f"\n{len(cases)} promises, {settings.calibrations:,} calibrations each: {broken} broken")
     return 1 if broken else 0

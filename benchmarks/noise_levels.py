@@ -24,11 +24,12 @@ from paper import tables
 
 from rrise import _C, stages
 from rrise.calibration.conformal import calibrate
-from rrise.calibration.joint import calibrate_jointly, level_of
+from rrise.calibration.joint import calibrate_jointly
 from rrise.data import Splits
 from rrise.evaluation import metrics
 from rrise.evaluation.baselines import cohen_certify, cohen_select
 from rrise.evaluation.tables import markdown_table
+from rrise.promise import decimal, rounded_down
 from rrise.recipe import Recipe, load_recipe
 from rrise.runtime import Certificates, open_engine
 from rrise.runtime.certifier import ROWS, engine_logits
@@ -98,10 +99,10 @@ def certified(run: Run, sigmas: list[float], curve: str, guarantee: str) -> dict
     settings = {"curve": curve, "guarantee": guarantee}
 
     def alone(level: int, share: int = 1) -> Knots:
-        """Return the curve of one sigma, at its share of the error."""
+        """Return the curve of one sigma, at its share of gamma and eta; beta is that of each bound anyway."""
         own, profile = points[level], profiles[level]
-        beta, gamma, eta = (level_of(error, share) for error in (levels.beta, levels.gamma, levels.eta))
-        error = {"beta": beta, "gamma": gamma, "eta": eta} if share > 1 else vars_of(levels)
+        gamma, eta = (rounded_down(decimal(error) / share) for error in (levels.gamma, levels.eta))
+        error = vars_of(levels) | ({"gamma": gamma, "eta": eta} if share > 1 else {})
         found = calibrate(own.q, own.k, own.n, profile=(profile.q, profile.k, profile.n), **error, **settings)
         return found.knots_q, found.knots_p
 
@@ -115,8 +116,8 @@ def certified(run: Run, sigmas: list[float], curve: str, guarantee: str) -> dict
         rows = zip(counts["selection"], counts["estimation"], sigmas, strict=True)
         return tuple(cohen_certify(first, second, alpha=alpha, sigma=sigma) for first, second, sigma in rows)
 
-    alpha = float(levels.beta + levels.gamma)
     joint = calibrate_jointly(sigmas, points, profiles, **vars_of(levels), **settings)
+    alpha = joint.error
     top, guesses = [_C.top(np.ascontiguousarray(own))[0] for own in logits], [*map(cohen_select, counts["selection"])]
     found: dict[str, dict[str, Any]] = {}
     for level, sigma in enumerate(sigmas):
@@ -130,7 +131,7 @@ def certified(run: Run, sigmas: list[float], curve: str, guarantee: str) -> dict
         found[f"B1, sigma = {sigma:g}"] = measured(
             run, monte_carlo(alpha)[level], guesses[level], counts["reference"][level]
         )
-    each = monte_carlo(level_of(alpha, len(sigmas)))
+    each = monte_carlo(rounded_down(decimal(alpha) / len(sigmas)))
     found["B1, all"] = measured(run, *chosen(each, sigmas, guesses, counts["reference"]))
     shares = [float(np.mean(choose(together["all, one rank"], tuple(sigmas)).sigma == sigma)) for sigma in sigmas]
     print(

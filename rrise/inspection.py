@@ -9,6 +9,7 @@ from typing import Any
 
 from rrise.calibration.guarantees import CERTIFIED
 from rrise.calibration.statements import among_certified
+from rrise.promise import percent
 from rrise.runtime.bundle import read_files
 from rrise.runtime.calibration_record import CalibrationRecord
 from rrise.runtime.documents import MAX_JSON_BYTES, parse_json, read_file
@@ -63,9 +64,9 @@ def _among_certified(calibration: CalibrationRecord) -> str:
     """Return what a promise over all inputs leaves among issued certificates alone; empty if it is about those."""
     if calibration.guarantee == CERTIFIED:
         return ""
-    if calibration.certified is not None and not calibration.priors:
+    if calibration.certified is not None and not calibration.priors and not calibration.bins:
         return among_certified(calibration.error, calibration.certified, calibration.images)
-    return f"Among certified inputs alone: at most {calibration.error:g} / P(certified) can be wrong."
+    return f"Among certified inputs alone: at most {percent(calibration.error)} / P(certified) can be wrong."
 
 
 def _lines(content: Mapping[str, Any], indent: str = "  ") -> list[str]:

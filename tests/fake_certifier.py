@@ -17,7 +17,7 @@ class FakeCertifier:
     input_shape, classes, sigma = SHAPE, CLASSES, 0.5
 
     def __init__(self, guarantee: str = "marginal", sha256: str = "a" * 64, gamma: float = 0.04) -> None:
-        calibration = CalibrationRecord(guarantee, 0.01, gamma, 0.01, n=1000, images=500, rank=490, t=0.1)
+        calibration = CalibrationRecord(guarantee, 0.2, gamma, 0.01, n=1000, images=500, rank=490, t=0.1)
         self.bundle = SimpleNamespace(sha256=sha256, calibration=calibration)
 
     def __call__(self, images: np.ndarray) -> Certificates:

@@ -51,6 +51,17 @@ def two_cluster_population(size: int = 20_000) -> Population:
     return Population(q, p, q)
 
 
+def concentrated_population(share: float, size: int = 20_000) -> Population:
+    """A share of hard inputs, all at p = 0.9, of which the surrogate is surer; it is modest about all others.
+
+    A curve is wrong about all hard ones or none, and it is about all as soon as their bounds' (1 - beta)-quantile
+    may lie below it: the worst that the promise allows.
+    """
+    hard = np.arange(size) < share * size
+    q = np.where(hard, 0.95, 0.6)
+    return Population(q, np.where(hard, 0.9, 0.999), q)
+
+
 def memorised(population: Population) -> Population:
     """The same pool with a surrogate that has seen the calibration inputs and answers their true p."""
     return replace(population, q_in_calibration=np.maximum(population.p, 0.5))

@@ -88,7 +88,7 @@ def test_an_alarm_is_raised_where_it_is_due_only() -> None:
     images = wrong(stream(1500), 0.02)
     good = audited(images).status
     assert (good.alarm, good.drift_alarm) == (False, False)
-    assert good.promised_rate == pytest.approx(0.055)  # 0.01 + 0.04 and a tenth of it
+    assert good.promised_rate == pytest.approx(0.055)  # 0.04 / (1 - 0.2) and a tenth of it
     assert good.refuted == images[:, 0, 2].sum() > 10  # 100 of 200 refute 0.9, 198 or so do not
     assert good.refuted_rate_low < 0.02 < good.refuted_rate_high
     bad = audited(wrong(stream(400), 0.2)).status

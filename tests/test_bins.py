@@ -21,8 +21,9 @@ from rrise.calibration import bins as module
 from rrise.calibration.bins import Bin, bin_edges, bin_thresholds, binned_curve
 from rrise.calibration.bounds import clopper_pearson, largest_p
 from rrise.calibration.conformal import calibrate
-from rrise.calibration.curves import Family, scaled_family
+from rrise.calibration.curves import Family, offset_family, scaled_family
 from rrise.calibration.guarantees import MARGINAL, TRAINING_CONDITIONAL, marginal_rank, training_conditional_rank
+from rrise.promise import promise
 
 # --- The curve -------------------------------------------------------------------------------------------------------
 
@@ -114,10 +115,8 @@ def test_the_statement_names_every_bin() -> None:
     found = calibrate(*outputs(1, 900), **LEVELS, curve="binned", profile=PROFILE)
     statement = found.statement()
     assert "\n" not in statement
-    assert (
-        f"at most 5% of new inputs drawn independently from their source within each of the curve's {len(found.bins)}"
-        in (statement)
-    )
+    assert "at most 4.905% of new inputs drawn independently from their source" in statement
+    assert f"within each of the curve's {len(found.bins)} bins of q at once" in statement
     for b in found.bins:
         assert f"from q = {b.start:.6g} rank {b.rank} of {b.images}, t = {b.t:.6g}" in statement
     marginal = calibrate(*outputs(1, 900), **LEVELS, curve="binned", guarantee=MARGINAL, profile=PROFILE)
@@ -242,3 +241,27 @@ def test_one_t_for_all_does_not_keep_the_promise_in_every_bin() -> None:
     shares = [np.mean(right[a:b]) for a, b in pairwise(cuts)]
     assert np.mean(shares) == pytest.approx(0.95, abs=0.001)
     assert min(shares) < 0.93
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.8])
+def test_gamma_alone_is_too_small_a_promise_in_every_bin(beta: float) -> None:
+    """In each of two bins just fewer hard inputs than gamma / (1 - beta), which its curve misses all or none."""
+    gamma, n, size, M = round(0.1 * (1 - beta), 12), 10**5, 20_000, 8_000
+    half = np.arange(size) % 2
+    hard = np.arange(size) < 0.085 * size
+    p = np.where(hard, 0.55 + 0.3 * half, 0.999)
+    q = np.where(hard, p + 0.05, 0.52 + 0.3 * half)
+    rng, cap, family = np.random.default_rng(0), largest_p(n, beta), offset_family()
+    missed = []
+    for _ in range(40):
+        rows = rng.integers(size, size=M)
+        k, place = np.unique(rng.binomial(n, p[rows]), return_inverse=True)
+        bounds = clopper_pearson(k, n, beta)[place]
+        bins = bin_thresholds(q[rows], family.scores(q[rows], bounds, cap), (0.5, 0.8), MARGINAL, gamma, 0.1)
+        t = np.array([b.t for b in bins])[half]
+        wrong = family.scores(q, p, cap) > t
+        missed.append([wrong[half == b].mean() for b in (0, 1)])
+    shares = np.array(missed)
+    slack = 5 * shares.std(axis=0, ddof=1) / np.sqrt(len(shares))
+    assert np.all(shares.mean(axis=0) <= float(promise(beta, gamma)) + slack)
+    assert np.all(shares.mean(axis=0) > gamma + slack)

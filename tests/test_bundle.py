@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference_engines import bundle_content, canonical, engine_spec, linear_engine, sealed, write_bundle
 
+from rrise.promise import promise, rounded_up
 from rrise.runtime import BundleError, load_bundle, save_bundle
-from rrise.runtime.bundle import read_levels
+from rrise.runtime.bundle import read_files, read_levels
+from rrise.runtime.bundle_schema import ExtraPasses
 
 ENGINE = linear_engine(np.eye(4, 3), np.zeros(3))
 OTHER = linear_engine(np.eye(4, 3) * 2, np.zeros(3))
@@ -78,7 +80,7 @@ def test_a_bundle_loads_as_it_was_written(tmp_path: Path) -> None:
     assert bundle.sha256 == content["sha256"]
     assert (bundle.sigma, bundle.statement, bundle.limits) == (0.5, content["statement"], content["limits"])
     assert bundle.provenance == content["provenance"]
-    optional = {"certified": None, "bins": (), "priors": (), "effective": None}
+    optional = {"certified": None, "bins": (), "priors": (), "effective": None, "shared_draws": False}
     assert vars(bundle.calibration) == content["calibration"] | optional
     assert bundle.engine.classes == ("zero", "één", "two")
     assert bundle.engine.input_shape == (1, 2, 2)
@@ -135,6 +137,20 @@ def test_a_bundle_of_version_1_loads_for_ever() -> None:
     bundle = load_bundle(GOLDEN)
     assert bundle.sha256 == "75555a6f5d1a8afa2bc4de620689ed4ef981742c3e49cf375cd0252b4c85efee"
     assert bundle.curve.knots_p.tolist() == [0.0, 0.1, 0.55, 0.99]
+
+
+@pytest.mark.parametrize("name", ["bundle-1", "bundle-2", "levels-1"])
+def test_an_earlier_bundle_keeps_its_statement_and_has_the_sharper_promise(name: str) -> None:
+    bundle = read_files(GOLDEN.with_name(name), None)[1]
+    assert bundle.statement == "With probability 0.99 over the calibration draw, 95% of the bounds hold."
+    assert bundle.calibration.error == rounded_up(promise(0.001, 0.049)) < 0.05
+
+
+def test_a_bundle_of_more_passes_promises_the_sum(tmp_path: Path) -> None:
+    given = arguments(tmp_path)
+    for name, extra, error in (("one", None, rounded_up(promise(0.001, 0.049))), ("more", ExtraPasses(8, 5.0), 0.05)):
+        save_bundle(tmp_path / name, **given, extra_passes=extra)
+        assert load_bundle(tmp_path / name).calibration.error == error
 
 
 @pytest.fixture(scope="module")

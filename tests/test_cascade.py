@@ -272,28 +272,31 @@ def test_both_together_keep_the_promise(share: float, wanted: float, adaptive: b
 
 
 def record(guarantee: str = "training-conditional", **more: Any) -> CalibrationRecord:
-    return CalibrationRecord(guarantee, 0.007, 0.028, 0.01, n=1000, images=500, rank=490, t=0.1, **more)
+    return CalibrationRecord(guarantee, 0.5, 0.0175, 0.01, n=1000, images=500, rank=490, t=0.1, **more)
 
 
 def test_the_statement_has_the_conditions_of_the_calibration() -> None:
-    parts = ("at most 5% ", "3.5% from the surrogate", "1.5% from Monte Carlo", "25% of 400", "bundle's own statement")
+    parts = ("at most 5%: 3.5% from the surrogate", "1.5% from Monte Carlo", "25% of 400", "bundle's own statement")
     for said, words in (
         (record(), ("With confidence 0.99 over the draw of the 500", "drawn independently from their source")),
         (record("marginal"), ("On average over calibration sets", "exchangeable with the 500 calibration inputs")),
-        (record("marginal", priors=(0.3, 0.7)), ("if class frequencies in service are exactly the given priors",)),
-        (record("certified"), ("at most 5% of new inputs drawn independently", "a certified guarantee")),
+        (
+            record("marginal", priors=(0.3, 0.7), effective=9.0),
+            ("if class frequencies in service are exactly the given priors",),
+        ),
+        (record("certified"), ("a new input drawn independently", "a certified guarantee")),
     ):
         statement = describe_cascade(said, 0.015, 100, 400)
         for words_of in (*parts, *words):
             assert words_of in statement
     assert "certificates issued" not in describe_cascade(record("certified"), 0.015, 0, 0)
     assert "go to it (none yet)" in describe_cascade(record(), 0.015, 0, 0)
-    assert "4.04041% in all" in describe_first_stage(4 / 99, 0.01)  # rounded up
+    assert "4.041% in all" in describe_first_stage(4 / 99, 0.01)  # rounded up
 
 
 def test_a_fallback_says_the_same() -> None:
     certifier = FakeCertifier("marginal")
-    certifier.bundle.calibration = record("marginal", priors=(0.3, 0.7))
+    certifier.bundle.calibration = record("marginal", priors=(0.3, 0.7), effective=9.0)
     second = CountedMonteCarlo(lambda rows: some_certificates(np.random.default_rng(0), len(rows)), 0.015, 10)
     fallback = Fallback(certifier, second, Budget(10**6))
     assert fallback.statement == describe_cascade(certifier.bundle.calibration, 0.015, 0, 0)

@@ -109,11 +109,11 @@ def test_inspect(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"certified": 400}, "Among certified inputs alone: at most about 6.25% can be wrong, 5% divided by the 80%"),
-        ({"certified": 20}, "Among certified inputs alone it promises nothing: 5% may be wrong, and 4%"),
+        ({"certified": 400}, "Among certified inputs alone: at most 6.822% can be wrong, 4.905% divided by the 71.9%"),
+        ({"certified": 20}, "Among certified inputs alone it promises nothing: 4.905% may be wrong, of the 1.33%"),
         (
             {"guarantee": "training-conditional"},
-            "Among certified inputs alone: at most 0.05 / P(certified) can be wrong",
+            "Among certified inputs alone: at most 4.905% / P(certified) can be wrong",
         ),
         ({"guarantee": "certified", "certified": 400}, ""),
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference_evaluation as world
 
+from rrise.calibration.bounds import clopper_pearson
 from rrise.evaluation import latency as latency_module
 from rrise.evaluation import metrics
 from rrise.evaluation.latency import Latency, measure_latency, timing_as_json
@@ -36,7 +37,10 @@ def test_rows_hold_the_metrics_of_their_certifier():
         assert list(row.certified_accuracy) == list(
             metrics.certified_accuracy(contender.certificates, labels, world.RADII)
         )
-        assert row.conditional_bound == pytest.approx(world.ALPHA / (1 - row.abstention))
+        certified = round(row.coverage.overall.total * (1 - row.abstention))
+        share = float(clopper_pearson(certified, row.coverage.overall.total, 0.01))
+        assert row.conditional_bound == pytest.approx(world.ALPHA / share)
+        assert row.conditional_bound > world.ALPHA / (1 - row.abstention)  # of which the truth is below half the time
 
 
 def test_cost_and_ratio_are_against_the_baseline():

@@ -40,14 +40,24 @@ def test_a_promise_that_is_kept_and_one_that_is_not(coverage) -> None:
         missed = coverage.misses(noisy, "scaled", guarantee, SETTINGS, rng)
         assert coverage.kept(missed, guarantee, 0.1, 0.1)
         assert not coverage.kept(missed + 0.1, guarantee, 0.1, 0.1)
-    plain = Namespace(**{**vars(SETTINGS), "gamma": 0.3})  # calibrated for 0.31, held against 0.1
+    plain = Namespace(**{**vars(SETTINGS), "gamma": 0.3})  # calibrated for 0.303, held against 0.1
     missed = coverage.misses(noisy, "offset", "marginal", plain, rng)
     assert not coverage.kept(missed, "marginal", 0.1, 0.1)
 
 
+@pytest.mark.parametrize("beta", [0.3, 0.5, 0.8])
+def test_a_promise_of_gamma_alone_is_called_broken(coverage, beta: float) -> None:
+    large = Namespace(calibrations=30, images=4_000, n=10_000, beta=beta, gamma=0.1 * (1 - beta), eta=0.1)
+    hard = coverage.concentrated(0.085, 20_000)
+    for guarantee in ("marginal", "training-conditional"):
+        missed = coverage.misses(hard, "offset", guarantee, large, np.random.default_rng(1))
+        assert coverage.kept(missed, guarantee, 0.1, 0.1)
+        assert not coverage.kept(missed, guarantee, large.gamma, 0.1)
+
+
 @pytest.mark.slow
 def test_every_promise_is_kept() -> None:
-    command = [sys.executable, str(SCRIPT), "--calibrations", "20"]
+    command = [sys.executable, str(SCRIPT), "--calibrations", "20", "--betas", "0.01", "0.5", "--draws", "500"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "75 promises, 20 calibrations each: 0 broken" in done.stdout
+    assert "160 promises, 20 calibrations each: 0 broken" in done.stdout

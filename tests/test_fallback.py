@@ -119,9 +119,29 @@ def test_the_statement_has_the_numbers() -> None:
     assert "none yet" in fallback.statement
     fallback(stream(200, abstain=0.5))
     share = f"{100 * fallback.counts['chosen'] / 200:.3g}% of 200"
-    for part in ("at most 10% of", "5% from the surrogate", "training-conditional", "confidence 0.99", share):
+    for part in ("at most 10%: 5% from the surrogate", "training-conditional", "confidence 0.99", share):
         assert part in fallback.statement
     assert "confidence" not in Fallback(FakeCertifier(), FakeMonteCarlo(), Budget(1)).statement
+
+
+def test_the_statement_repeats_on_what_conditions_the_bundle_promises() -> None:
+    """A marginal promise is one on average, and one for priors holds for those; neither may be dropped."""
+    plain = FakeCertifier()
+    said = Fallback(plain, FakeMonteCarlo(), Budget(1)).statement
+    assert said.startswith("On average over calibration sets, a new input exchangeable with the 500 calibration inputs")
+    plain.bundle.calibration = replace(plain.bundle.calibration, priors=(0.3, 0.7), effective=320.0)
+    said = Fallback(plain, FakeMonteCarlo(), Budget(1)).statement
+    assert "if class frequencies in service are exactly the given priors" in said
+    assert "a marginal guarantee over inputs, inputs weighted for priors 0.3, 0.7 (worth 320.0 inputs" in said
+    for guarantee in ("training-conditional", "certified"):
+        said = Fallback(FakeCertifier(guarantee), FakeMonteCarlo(), Budget(1)).statement
+        assert "over the draw of the 500 calibration inputs, a new input drawn independently from their source" in said
+
+
+def test_shares_that_no_short_decimal_says_are_rounded_up() -> None:
+    certifier = FakeCertifier()
+    certifier.bundle.calibration = replace(certifier.bundle.calibration, beta=0.01)
+    assert "at most 9.041%: 4.041% from the surrogate" in Fallback(certifier, FakeMonteCarlo(), Budget(1)).statement
 
 
 def test_an_auditor_may_stand_in_for_its_certifier() -> None:

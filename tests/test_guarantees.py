@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from reference_bounds import exact_lower_tail
 from reference_population import (
     FALSE_ALARM,
     Population,
+    concentrated_population,
     family_named,
     linear_population,
     memorised,
@@ -33,6 +35,8 @@ from rrise.calibration.guarantees import (
     marginal_rank,
     training_conditional_rank,
 )
+from rrise.calibration.levels import spent
+from rrise.promise import promise
 
 # --- Ranks -----------------------------------------------------------------------------------------------------------
 
@@ -123,7 +127,7 @@ def test_a_guarantee_is_picked_by_name() -> None:
         ((0.0, 0.1, 0.1), "beta: expected a number strictly between 0 and 1, got 0.0"),
         ((0.1, 1.0, 0.1), "gamma: expected a number strictly between 0 and 1, got 1.0"),
         ((0.1, 0.1, math.nan), "eta: expected a number strictly between 0 and 1, got nan"),
-        ((0.1, 0.9, 0.1), r"beta \+ gamma: expected less than 1, got 0.1 \+ 0.9"),
+        ((0.1, 0.9, 0.1), r"gamma / \(1 - beta\): expected less than 1, got 0.9 / \(1 - 0.1\)"),
     ],
 )
 def test_levels_out_of_range_are_named(levels: tuple[float, float, float], message: str) -> None:
@@ -189,6 +193,10 @@ def check_training_conditional(trial: Trial, error: float, eta: float) -> None:
     assert failures <= binom.isf(FALSE_ALARM, trial.t.size, eta)
 
 
+def promised(setting: Mapping[str, Any]) -> float:
+    return float(promise(setting["beta"], setting["gamma"]))
+
+
 # The sizes at which one rank less matters most. A million draws make the bounds of single inputs nearly exact, so that
 # nothing but the rank stands between the curve and its guarantee.
 TIGHT_MARGINAL = {"M": 19, "n": 10**6, "beta": 0.001, "gamma": 0.05}
@@ -199,7 +207,7 @@ CURVES = ("offset", "scaled")
 @pytest.mark.parametrize("curve", CURVES)
 def test_marginal_coverage_holds_where_it_is_tight(curve: str) -> None:
     trial = Trial.run(linear_population(1), curve, MARGINAL, **TIGHT_MARGINAL, repetitions=2_000)
-    check_marginal(trial, 0.051)
+    check_marginal(trial, promised(TIGHT_MARGINAL))
     assert trial.coverage().mean() < 0.97  # tight indeed
 
 
@@ -207,13 +215,13 @@ def test_marginal_coverage_holds_where_it_is_tight(curve: str) -> None:
 def test_a_marginal_rank_one_too_low_is_detected(curve: str) -> None:
     trial = Trial.run(linear_population(1), curve, MARGINAL, **TIGHT_MARGINAL, repetitions=2_000, rank_shift=-1)
     with pytest.raises(AssertionError):
-        check_marginal(trial, 0.051)
+        check_marginal(trial, promised(TIGHT_MARGINAL))
 
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_training_conditional_coverage_holds_where_it_is_tight(curve: str) -> None:
     trial = Trial.run(linear_population(2), curve, TRAINING_CONDITIONAL, **TIGHT_CONDITIONAL, repetitions=1_000)
-    check_training_conditional(trial, 0.101, 0.1)
+    check_training_conditional(trial, promised(TIGHT_CONDITIONAL), 0.1)
     assert np.mean(trial.coverage() < 0.9) > 0.05  # tight indeed
 
 
@@ -223,14 +231,14 @@ def test_a_training_conditional_rank_one_too_low_is_detected(curve: str) -> None
         linear_population(2), curve, TRAINING_CONDITIONAL, **TIGHT_CONDITIONAL, repetitions=1_000, rank_shift=-1
     )
     with pytest.raises(AssertionError):
-        check_training_conditional(trial, 0.101, 0.1)
+        check_training_conditional(trial, promised(TIGHT_CONDITIONAL), 0.1)
 
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_a_marginal_rank_is_not_taken_for_a_training_conditional_one(curve: str) -> None:
     trial = Trial.run(linear_population(2), curve, MARGINAL, **TIGHT_CONDITIONAL, repetitions=1_000)
     with pytest.raises(AssertionError):
-        check_training_conditional(trial, 0.101, 0.1)
+        check_training_conditional(trial, promised(TIGHT_CONDITIONAL), 0.1)
 
 
 CLUSTERS = {"M": 399, "n": 100, "beta": 0.05, "gamma": 0.25, "repetitions": 1_000}
@@ -239,24 +247,21 @@ CLUSTERS = {"M": 399, "n": 100, "beta": 0.05, "gamma": 0.25, "repetitions": 1_00
 @pytest.mark.parametrize("curve", CURVES)
 def test_noisy_counts_are_bounded_before_they_are_ranked(curve: str) -> None:
     trial = Trial.run(two_cluster_population(), curve, MARGINAL, **CLUSTERS)
-    check_marginal(trial, 0.3)
-    check_training_conditional(
-        Trial.run(two_cluster_population(), curve, TRAINING_CONDITIONAL, **CLUSTERS, eta=0.01), 0.3, 0.01
-    )
+    check_marginal(trial, promised(CLUSTERS))
+    trial = Trial.run(two_cluster_population(), curve, TRAINING_CONDITIONAL, **CLUSTERS, eta=0.01)
+    check_training_conditional(trial, promised(CLUSTERS), 0.01)
 
 
 def test_shares_in_place_of_bounds_are_detected() -> None:
     def share(k: np.ndarray, n: int, beta: float) -> np.ndarray:
         return k / n
 
+    trial = Trial.run(two_cluster_population(), "offset", MARGINAL, **CLUSTERS, bound=share)
     with pytest.raises(AssertionError):
-        check_marginal(Trial.run(two_cluster_population(), "offset", MARGINAL, **CLUSTERS, bound=share), 0.3)
+        check_marginal(trial, promised(CLUSTERS))
+    trial = Trial.run(two_cluster_population(), "offset", TRAINING_CONDITIONAL, **CLUSTERS, eta=0.01, bound=share)
     with pytest.raises(AssertionError):
-        check_training_conditional(
-            Trial.run(two_cluster_population(), "offset", TRAINING_CONDITIONAL, **CLUSTERS, eta=0.01, bound=share),
-            0.3,
-            0.01,
-        )
+        check_training_conditional(trial, promised(CLUSTERS), 0.01)
 
 
 TYPICAL = {"M": 300, "n": 1000, "beta": 0.001, "gamma": 0.049, "repetitions": 1_000}
@@ -265,13 +270,17 @@ TYPICAL = {"M": 300, "n": 1000, "beta": 0.001, "gamma": 0.049, "repetitions": 1_
 @pytest.mark.parametrize("curve", CURVES)
 def test_calibration_on_memorised_inputs_is_detected(curve: str) -> None:
     honest = linear_population(3)
-    check_marginal(Trial.run(honest, curve, MARGINAL, **TYPICAL), 0.05)
-    check_training_conditional(Trial.run(honest, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), 0.05, 0.05)
+    check_marginal(Trial.run(honest, curve, MARGINAL, **TYPICAL), promised(TYPICAL))
+    check_training_conditional(
+        Trial.run(honest, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), promised(TYPICAL), 0.05
+    )
     cheat = memorised(honest)
     with pytest.raises(AssertionError):
-        check_marginal(Trial.run(cheat, curve, MARGINAL, **TYPICAL), 0.05)
+        check_marginal(Trial.run(cheat, curve, MARGINAL, **TYPICAL), promised(TYPICAL))
     with pytest.raises(AssertionError):
-        check_training_conditional(Trial.run(cheat, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), 0.05, 0.05)
+        check_training_conditional(
+            Trial.run(cheat, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), promised(TYPICAL), 0.05
+        )
 
 
 @pytest.mark.parametrize("curve", CURVES)
@@ -280,9 +289,52 @@ def test_calibration_on_another_engine_s_scores_is_detected(curve: str) -> None:
     deployed = linear_population(3)
     other = replace(deployed, q_in_calibration=norm.cdf(norm.ppf(deployed.q) / 3))
     with pytest.raises(AssertionError):
-        check_marginal(Trial.run(other, curve, MARGINAL, **TYPICAL), 0.05)
+        check_marginal(Trial.run(other, curve, MARGINAL, **TYPICAL), promised(TYPICAL))
     with pytest.raises(AssertionError):
-        check_training_conditional(Trial.run(other, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), 0.05, 0.05)
+        check_training_conditional(
+            Trial.run(other, curve, TRAINING_CONDITIONAL, **TYPICAL, eta=0.05), promised(TYPICAL), 0.05
+        )
+
+
+# --- The promise itself: gamma / (1 - beta), and no less -----------------------------------------------------------
+
+ALPHA = 0.1
+"""What is promised, and so the share of hard inputs that may just be missed."""
+LARGE = {"M": 4_000, "n": 20_000, "repetitions": 80}
+"""Many inputs with nearly exact bounds: of some at one p a share 1 - beta has a bound of at most p."""
+
+
+def check_mean(trial: Trial, error: float) -> None:
+    """The mean miscoverage, exact for each calibration, is at most ``error`` but for five standard errors."""
+    missed = 1 - trial.coverage()
+    assert missed.mean() <= error + 5 * missed.std(ddof=1) / math.sqrt(missed.size)
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.5, 0.8])
+def test_the_promise_holds_where_all_that_it_allows_may_go_wrong(beta: float) -> None:
+    """Just more hard inputs than the promise allows, all missed or none: a calibration must mostly miss none."""
+    setting = LARGE | {"beta": beta, "gamma": spent(ALPHA, beta)[1]}
+    population = concentrated_population(1.03 * ALPHA)
+    check_mean(Trial.run(population, "offset", MARGINAL, **setting), promised(setting))
+    trial = Trial.run(population, "offset", TRAINING_CONDITIONAL, **setting, eta=0.1)
+    check_training_conditional(trial, promised(setting), 0.1)
+    misses_all = np.mean(trial.coverage() < 1 - promised(setting))
+    assert misses_all > 0  # a share of about 0.01 to 0.07: as many hard inputs as make it possible
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.5, 0.8])
+def test_gamma_alone_is_detected_as_too_small_a_promise(beta: float) -> None:
+    """Just fewer hard inputs than the promise allows are missed in nearly every calibration."""
+    setting = LARGE | {"beta": beta, "gamma": spent(ALPHA, beta)[1]}
+    population = concentrated_population(0.85 * ALPHA)
+    marginal = Trial.run(population, "offset", MARGINAL, **setting)
+    conditional = Trial.run(population, "offset", TRAINING_CONDITIONAL, **setting, eta=0.1)
+    check_mean(marginal, promised(setting))
+    check_training_conditional(conditional, promised(setting), 0.1)
+    with pytest.raises(AssertionError):
+        check_mean(marginal, setting["gamma"])
+    with pytest.raises(AssertionError):
+        check_training_conditional(conditional, setting["gamma"], 0.1)
 
 
 def served_trial(population: Population, curve: str, guarantee: str, repetitions: int, seed: int) -> np.ndarray:
@@ -313,7 +365,7 @@ def served_trial(population: Population, curve: str, guarantee: str, repetitions
 def test_served_curves_keep_their_guarantee(curve: str) -> None:
     population = linear_population(4, size=4_000)
     coverage = served_trial(population, curve, TRAINING_CONDITIONAL, repetitions=60, seed=1)
-    assert np.sum(coverage < 0.95) <= binom.isf(FALSE_ALARM, coverage.size, 0.05)
+    assert np.sum(coverage < 1 - promised(TYPICAL)) <= binom.isf(FALSE_ALARM, coverage.size, 0.05)
     assert coverage.max() < 1  # the curve claims enough to be wrong at times
 
 
@@ -328,14 +380,20 @@ def test_served_curves_keep_their_guarantee(curve: str) -> None:
         (1_000, 1_000, 0.001, 0.249, 0.01),
         (1_000, 100, 0.01, 0.09, 0.05),
         (46, 10_000, 0.001, 0.1, 0.01),
+        (500, 1_000, 0.3, 0.07, 0.05),
+        (500, 1_000, 0.5, 0.05, 0.05),
+        (500, 10**6, 0.5, 0.05, 0.05),
+        (500, 1_000, 0.8, 0.02, 0.05),
+        (500, 10**5, 0.8, 0.02, 0.05),
     ],
 )
 def test_guarantees_hold_over_many_settings(curve: str, M: int, n: int, beta: float, gamma: float, eta: float) -> None:
     for seed in range(2):
         for population in (linear_population(10 + seed), two_cluster_population()):
             setting = {"M": M, "n": n, "beta": beta, "gamma": gamma, "eta": eta, "repetitions": 800, "seed": seed}
-            check_marginal(Trial.run(population, curve, MARGINAL, **setting), beta + gamma)
-            check_training_conditional(Trial.run(population, curve, TRAINING_CONDITIONAL, **setting), beta + gamma, eta)
+            check_marginal(Trial.run(population, curve, MARGINAL, **setting), promised(setting))
+            trial = Trial.run(population, curve, TRAINING_CONDITIONAL, **setting)
+            check_training_conditional(trial, promised(setting), eta)
 
 
 @pytest.mark.slow
@@ -344,7 +402,7 @@ def test_guarantees_hold_over_many_settings(curve: str, M: int, n: int, beta: fl
 def test_served_curves_keep_their_guarantee_over_many_calibrations(curve: str, guarantee: str) -> None:
     coverage = served_trial(linear_population(5, size=3_000), curve, guarantee, repetitions=200, seed=2)
     if guarantee == MARGINAL:
-        # The mean of coverages is at least 0.95; five standard errors are a false alarm below 1e-6.
-        assert coverage.mean() >= 0.95 - 5 * coverage.std() / math.sqrt(coverage.size)
+        # The mean of coverages is at least what is promised; five standard errors are a false alarm below 1e-6.
+        assert coverage.mean() >= 1 - promised(TYPICAL) - 5 * coverage.std() / math.sqrt(coverage.size)
     else:
-        assert np.sum(coverage < 0.95) <= binom.isf(FALSE_ALARM, coverage.size, 0.05)
+        assert np.sum(coverage < 1 - promised(TYPICAL)) <= binom.isf(FALSE_ALARM, coverage.size, 0.05)

@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import ndtr
 from test_conformal import PROFILE, outputs
 
 from rrise import _C
+from rrise.calibration import levels
 from rrise.calibration.conformal import CalibrateConfig, calibrate
-from rrise.calibration.levels import SHARES, choose_levels
+from rrise.calibration.levels import BETAS, choose_levels, spent
+from rrise.promise import promise
 
 USUAL: dict[str, Any] = {
     "alpha": 0.05,
@@ -24,10 +28,22 @@ USUAL: dict[str, Any] = {
 
 @pytest.mark.parametrize("alpha", [0.25, 0.05, 0.03])
 @pytest.mark.parametrize("curve", ["offset", "scaled", "binned"])
-def test_beta_and_gamma_sum_to_alpha_exactly(alpha: float, curve: str) -> None:
+def test_beta_and_gamma_promise_alpha_exactly(alpha: float, curve: str) -> None:
     beta, gamma = choose_levels(*PROFILE, **(USUAL | {"alpha": alpha, "curve": curve, "images": 2_000}))
-    assert Fraction(str(beta)) + Fraction(str(gamma)) == Fraction(str(alpha))
-    assert Fraction(str(beta)) / Fraction(str(alpha)) in {Fraction(share) for share in SHARES}
+    assert promise(beta, gamma) == Fraction(str(alpha))
+    assert beta in BETAS
+    settings = USUAL | {"alpha": alpha, "curve": "offset", "images": 2_000, "shared_draws": True}
+    beta, gamma = choose_levels(*PROFILE, **settings)
+    assert promise(beta, gamma, shared_draws=True) == Fraction(str(alpha))
+    assert Fraction(str(beta)) / Fraction(str(alpha)) in {Fraction(str(share)) for share in BETAS}
+
+
+@given(st.floats(1e-6, 0.999), st.sampled_from(BETAS))
+def test_alpha_is_spent_as_far_as_decimals_go_and_no_further(alpha: float, share: float) -> None:
+    for shared_draws in (False, True):
+        beta, gamma = spent(alpha, share, shared_draws=shared_draws)
+        found = promise(beta, gamma, shared_draws=shared_draws)
+        assert Fraction(str(alpha)) * (1 - Fraction(1, 10**13)) <= found <= Fraction(str(alpha))
 
 
 @pytest.mark.parametrize("guarantee", [pytest.param("training-conditional", marks=pytest.mark.slow), "certified"])
@@ -39,14 +55,21 @@ def test_the_choice_does_not_depend_on_the_order_of_the_profile(guarantee: str) 
     assert choose_levels(q[order], k[order], np.full(q.size, n), **(USUAL | {"guarantee": guarantee})) == one
 
 
-def test_the_choice_certifies_more_than_the_splits_at_the_ends() -> None:
+def test_of_nearly_equal_radii_the_smallest_beta_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    radius_of = {0.1: 0.980, 0.2: 0.991, 0.3: 0.995, 0.5: 1.0, 0.7: 0.999}
+    gammas = {spent(0.05, beta)[1]: radius for beta, radius in radius_of.items()}
+    monkeypatch.setattr(levels._Plan, "radius", lambda plan, *halves: gammas.get(plan.gamma, 0.5))
+    assert choose_levels(*PROFILE, **USUAL) == (0.2, 0.04)
+
+
+def test_the_choice_certifies_more_than_the_smallest_and_a_huge_beta() -> None:
     profile = outputs(100, 2_000)
     chosen = choose_levels(*profile, **USUAL)
     gains = []
     for seed in range(2):
         q, k, n = outputs(seed, 1_000)
         radii = []
-        for beta, gamma in (chosen, (0.0001, 0.0499), (0.045, 0.005)):
+        for beta, gamma in (chosen, (0.001, 0.04995), (0.9, 0.005)):
             found = calibrate(q, k, n, beta=beta, gamma=gamma, profile=profile)
             radii.append(_C.radius(np.interp(q, found.knots_q, found.knots_p), 1.0).mean())
         gains.append([radii[0] / radii[1], radii[0] / radii[2]])
@@ -58,10 +81,13 @@ def test_the_choice_certifies_more_than_the_splits_at_the_ends() -> None:
     [
         ({"alpha": 1.0}, "alpha: expected a number strictly between 0 and 1, got 1.0"),
         ({"images": 80}, r"alpha: expected at least 90 images and \d+ draws of each for 0\.05, got 80 and 1000"),
-        ({"draws": 2}, r"alpha: expected at least \d+ images and 5 draws of each for 0\.05, got 1000 and 2"),
+        (
+            {"draws": 2, "shared_draws": True},
+            r"alpha: expected at least \d+ images and 5 draws of each for 0\.05, got 1000 and 2",
+        ),
         (
             {"alpha": 0.01, "images": 500, "guarantee": "certified"},
-            r"alpha: expected a split of 0\.01 that certifies some",
+            r"alpha: expected a beta for 0\.01 that certifies some",
         ),
     ],
 )
@@ -143,9 +169,9 @@ def test_priors_that_the_profile_or_the_calibration_cannot_speak_of_are_refused(
     for labels, changes, message in (
         (None, {}, "labels: expected the true class of each of 400 profile inputs, 0 to 1, for priors, got"),
         (label + 1, {}, "labels: expected the true class of each of 400 profile inputs, 0 to 1, for priors, got"),
-        (rare, {}, r"profile: expected at least 2 inputs of class 1, whose prior is 0\.9, to split alpha by, got 1"),
+        (rare, {}, r"profile: expected at least 2 inputs of class 1, whose prior is 0\.9, to choose beta by, got 1"),
         (label, {"classes": [2_000, 0]}, r"calibration: expected images of class 1, whose prior is 0\.9, got none"),
-        (label, {"classes": [1_998, 2]}, r"calibration: expected images worth at least \d+ for gamma 0\.1996 under"),
+        (label, {"classes": [1_998, 2]}, r"calibration: expected images worth at least \d+ for gamma 0\.1998 under"),
     ):
         with pytest.raises(ValueError, match=message):
             choose_levels(q, k, 1_000, **shifted(labels, **changes))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
+from rrise.calibration.bounds import clopper_pearson
 from rrise.evaluation import metrics
 from rrise.evaluation.coverage_bins import coverage_by_bin
 from rrise.evaluation.metrics import Share
@@ -138,9 +139,20 @@ def test_coverage_bins_add_up_to_the_coverage():
 
 
 def test_conditional_error_bound():
-    assert metrics.conditional_error_bound(0.05, 0.8) == pytest.approx(0.0625)
-    assert metrics.conditional_error_bound(0.25, 0.2) == 1.0
-    assert metrics.conditional_error_bound(0.05, 0.0) == 1.0
+    share = float(clopper_pearson(800, 1000, 0.01))
+    assert 0.76 < share < 0.8
+    assert metrics.conditional_error_bound(0.05, 800, 1000) == pytest.approx(0.05 / share)
+    assert metrics.conditional_error_bound(0.25, 200, 1000) == 1.0
+    assert metrics.conditional_error_bound(0.05, 0, 1000) == 1.0
+
+
+def test_a_promise_among_certified_inputs_is_seldom_too_small():
+    """An estimate of the share certified is above the truth about half the time; its lower bound seldom is."""
+    counts = np.random.default_rng(0).binomial(400, 0.6, 2_000)
+    exact = 0.05 / 0.6
+    found = {k: metrics.conditional_error_bound(0.05, int(k), 400) for k in np.unique(counts)}
+    assert np.sum([found[k] < exact for k in counts]) <= binom.isf(1e-6, counts.size, 0.01)
+    assert np.mean(0.05 / (counts / 400) < exact) > 0.4
 
 
 LOG = """idx\tlabel\tpredict\tradius\tcorrect\ttime

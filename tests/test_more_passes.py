@@ -19,6 +19,7 @@ from rrise.calibration.combined import combined_score, fit_kappa
 from rrise.calibration.conformal import CalibrateConfig, calibrate
 from rrise.calibration.curves import Family, interpolated_down, offset_family, scaled_family
 from rrise.calibration.guarantees import TRAINING_CONDITIONAL, conformal_rank, marginal_rank
+from rrise.promise import promise
 from rrise.recipe import run
 from rrise.runtime.bundle import BundleError, load_bundle, parse_bundle
 from rrise.runtime.bundle_schema import digest
@@ -228,6 +229,25 @@ def test_draws_counted_twice_are_detected() -> None:
     trial.kappa = 1e-3
     assert kept(trial.misses(offset_family(), 300), 0.06)
     assert not kept(trial.misses(offset_family(), 300, twice=True), 0.06)
+
+
+def test_the_sharper_promise_does_not_hold_where_score_and_bound_share_their_draws() -> None:
+    """With m = n and kappa near 0 the curve is Monte Carlo's own bound at beta = 1/2: wrong about nearly half.
+
+    gamma / (1 - beta) would be 10%; the sum that is promised is 55%.
+    """
+    q, p = np.full(1000, 0.9), np.linspace(0.6, 0.95, 1000)
+    trial = Trial(q, p, m=200, n=200, M=200, beta=0.5, gamma=0.05)
+    trial.kappa = 1e-6
+    shares = trial.misses(offset_family(), 200)
+    assert 0.40 < shares.mean() < 0.50
+    assert not kept(shares, float(promise(0.5, 0.05)))
+    assert kept(shares, float(promise(0.5, 0.05, shared_draws=True)))
+    rng = np.random.default_rng(0)
+    first, k = draws(rng, p, 200, 200)
+    settings: dict[str, Any] = {"beta": 0.5, "gamma": 0.05, "curve": "offset", "guarantee": "marginal"}
+    found = calibrate(combined_score(q, first, 200, 1e-6), k, 200, **settings, shared_draws=True)
+    assert "a chance of at most 55% that" in found.statement()
 
 
 def test_more_passes_certify_more() -> None:

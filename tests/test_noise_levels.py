@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from rrise.calibration.bounds import clopper_pearson
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.calibration.guarantees import conformal_rank
 from rrise.data import Splits
+from rrise.promise import promise
 from rrise.recipe import Recipe
 from rrise.runtime import BundleError, Certifier, MultiSigma, load_bundle, open_engine, prepare_images, sign_bundle
 from rrise.runtime.bundle import read_levels
@@ -159,7 +161,7 @@ def test_the_calibration_is_that_of_the_engine_s_own_answers(levels: Path, split
         q = 1 / np.exp(part - part.max(1, keepdims=True)).sum(1)
         counts = CountStore.open(levels / "counts" / name).table().rows(splits.calibration.ids).counts
         k = counts[np.arange(len(batch)), part.argmax(1)].astype(np.int64)
-        scores.append(q - clopper_pearson(k, counts.sum(1).astype(np.int64), record.beta / 2))
+        scores.append(q - clopper_pearson(k, counts.sum(1).astype(np.int64), record.beta))
     worst = np.sort(np.maximum(*scores))
     assert record.rank == conformal_rank("training-conditional", 150, 0.2, 0.01) < 150
     assert record.t == pytest.approx(max(0.0, worst[record.rank - 1]), abs=1e-9)
@@ -178,7 +180,8 @@ def test_equal_inputs_give_equal_bundles(levels: Path, recipe: Recipe, splits: S
 def test_alpha_and_priors_and_marginal(levels: Path, recipe: Recipe, splits: Splits, tmp_path: Path) -> None:
     calibrate(recipe, splits, levels, tmp_path / "split", alpha=0.25)
     record = read_levels(tmp_path / "split/scaled")[0].calibration
-    assert round(record.beta + record.gamma, 12) == 0.25
+    assert promise(record.beta, record.gamma) == Fraction("0.25")
+    assert record.error == 0.25
     priors = (0.19, *(0.09,) * 9)
     calibrate(recipe, splits, levels, tmp_path / "shifted", guarantee="marginal", gamma=0.399, priors=priors)
     assert read_levels(tmp_path / "shifted/scaled")[0].calibration.priors == priors

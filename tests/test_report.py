@@ -16,6 +16,7 @@ import reference_evaluation as world
 from rrise.evaluation.costs import Sampled
 from rrise.evaluation.latency import Latency
 from rrise.evaluation.report import write_report
+from rrise.promise import percent
 from rrise.runtime.certificates import Certificates
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +85,7 @@ def test_page_says_what_the_comparison_says(html):
     )
     for row in comparison.rows:
         assert row.statement in text
-        assert f"at most {100 * row.conditional_bound:.2f}%" in text
+        assert f"at most {percent(row.conditional_bound)}, which is {percent(row.error)} divided by" in text
         for share in row.certified_accuracy:
             assert f"{100 * share:.1f}%" in text
         for share in (row.coverage.overall, row.coverage.certified):

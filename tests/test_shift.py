@@ -19,6 +19,7 @@ from rrise.calibration.conformal import CalibrateConfig, calibrate
 from rrise.calibration.curves import offset_family
 from rrise.calibration.guarantees import marginal_rank
 from rrise.calibration.shift import exact_priors, shift_rank
+from rrise.promise import promise
 
 # --- Closed forms ----------------------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ def test_a_calibration_says_what_it_was_weighted_for() -> None:
         "class frequencies in service are exactly the given priors and images within a class are unchanged",
         "weighted for priors 0.2, 0.2, 0.6",
         f"worth {found.effective:.1f} inputs",
-        "a chance of at most 5%",
+        "a chance of at most 4.905%",
     ):
         assert part in statement, part
     with pytest.raises(
@@ -231,3 +232,25 @@ def test_the_promise_holds_under_the_shift_it_was_made_for() -> None:
 )
 def test_weights_that_are_not_those_of_service_are_detected(rank: Rank) -> None:
     assert misses_under_shift(rank) > binom.isf(FALSE_ALARM, 1_500, 0.2)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.8])
+def test_gamma_alone_is_too_small_a_promise_under_priors(beta: float) -> None:
+    """Class 1 holds all hard inputs, just fewer of those in service than the promise allows, missed all or none."""
+    priors, gamma, n, size, M = (0.3, 0.7), round(0.1 * (1 - beta), 12), 10**5, 20_000, 4_000
+    labels = (np.arange(size) % 5 < 2).astype(int)  # 40% of the calibration inputs, 70% of those in service
+    rng = np.random.default_rng(0)
+    hard = (labels == 1) & (rng.random(size) < 0.085 / 0.7)
+    p, q = np.where(hard, 0.9, 0.999), np.where(hard, 0.95, 0.6)
+    weight = np.where(labels == 1, 0.7 / 0.4, 0.3 / 0.6)
+    cap, missed = largest_p(n, beta), []
+    stars = offset_family().scores(q, p, cap)
+    for _ in range(40):
+        rows = rng.integers(size, size=M)
+        k, place = np.unique(rng.binomial(n, p[rows]), return_inverse=True)
+        scores = offset_family().scores(q[rows], clopper_pearson(k, n, beta)[place], cap)
+        t = np.sort(scores)[shift_rank(scores, labels[rows], priors, gamma).rank - 1]
+        missed.append(np.mean(weight * (stars > t)))
+    slack = 5 * np.std(missed, ddof=1) / math.sqrt(len(missed))
+    assert np.mean(missed) <= float(promise(beta, gamma)) + slack
+    assert np.mean(missed) > gamma + slack

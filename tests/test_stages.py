@@ -16,6 +16,7 @@ from rrise.calibration import levels
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.data import ImageSet, Splits
 from rrise.ledger import Ledger
+from rrise.promise import promise
 from rrise.recipe import Recipe
 from rrise.runtime.bundle import BundleError, load_bundle
 from rrise.runtime.certifier import Certifier
@@ -85,7 +86,8 @@ def test_every_promise_becomes_a_bundle_that_loads(recipe: Recipe, splits: Split
             assert bool(record.bins) == (curve == "binned")
             assert record.priors == config.priors
             if config.alpha:
-                assert Fraction(str(record.beta)) + Fraction(str(record.gamma)) == Fraction("0.25")
+                assert promise(record.beta, record.gamma) == Fraction("0.25")
+                assert record.error == 0.25
                 assert f"beta = {record.beta:g}, gamma = {record.gamma:g}" in said
             else:
                 assert (record.beta, record.gamma) == (config.beta, config.gamma)
@@ -110,13 +112,13 @@ def test_alpha_is_split_for_the_priors(splits: Splits, copy: Path, monkeypatch: 
     assert settings["labels"].tolist() == splits.profile.labels.tolist()
     assert settings["classes"] == [int(np.sum(splits.calibration.labels == y)) for y in range(10)]
     record = load_bundle(copy / "split/scaled").calibration
-    assert Fraction(str(record.beta)) + Fraction(str(record.gamma)) == Fraction("0.45")
+    assert promise(record.beta, record.gamma) == Fraction("0.45")
     assert record.priors == priors
 
 
 def test_what_alpha_and_priors_need_is_said(recipe: Recipe, splits: Splits, copy: Path) -> None:
     places = copy / "engine", copy / "counts/calibration"
-    with pytest.raises(ValueError, match="profile: expected the training images' counts to split alpha by, got none"):
+    with pytest.raises(ValueError, match="profile: expected the training images' counts to choose beta by, got none"):
         stages.calibrate(splits, CalibrateConfig(curves=("offset",), alpha=0.25), *places, None, copy / "again")
     config = CalibrateConfig(guarantee="marginal", priors=(0.5, 0.5))
     with pytest.raises(ValueError, match="priors: expected one number for each of 10 classes, got 2"):

@@ -96,7 +96,8 @@ def measured(
         "coverage in the boundary": 100 * cover.boundary.value,
         "coverage if certified": 100 * cover.certified.value,
         "refuted": 100 * cover.refuted.value,
-        "promised among certified": 100 * metrics.conditional_error_bound(alpha, 1 - abstention),
+        "promised among certified": 100
+        * metrics.conditional_error_bound(alpha, int(np.count_nonzero(~certificates.abstained)), len(certificates)),
         "wrong labels among certified": _wrong(run, certificates),
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from paper.seed_run import Answers, Counts, SeedRun, fit_config
 from rrise import _C
 from rrise.calibration.bounds import clopper_pearson
 from rrise.calibration.guarantees import CERTIFIED, MARGINAL, TRAINING_CONDITIONAL
-from rrise.calibration.levels import SHARES, choose_levels
+from rrise.calibration.levels import BETAS, choose_levels, spent
 from rrise.calibration.scored import Scored
 from rrise.evaluation.baselines import cohen_select
 from rrise.evaluation.thinning import thinned
@@ -52,8 +51,9 @@ _NEVER = 1e-9
 """Draws that a class which was never drawn counts for, so that its logarithm is finite."""
 
 EXPLAINED = """\
-Every curve splits α into β + γ by a rehearsal on its profile, as `rrise calibrate --alpha` does; the guarantee is
-marginal unless another is named. *Tuned*: all weights trained on from the fitted head, on the same targets. The last
+Every curve spends α as γ = α(1 − β), with the β of a rehearsal on its profile, as `rrise calibrate --alpha` does; the
+guarantee is marginal unless another is named. *Tuned*: all weights trained on from the fitted head, on the same
+targets. The last
 rows take from *scaled* one loss after the other. *B1 at β*: the bounds of calibration images are of level β, not α.
 *p known*: a curve must lie below all but a share γ of these bounds, which scatter with their draws, even if it is told
 p itself (here B1's frequency) and calibrated on images without end; the row after it takes the β that is best for it.
@@ -68,8 +68,8 @@ def shares(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return by α and row what every configuration gives beside B1, and then what it would give without one loss each.
 
-    Every curve splits α by a rehearsal on its profile. A configuration that has too few images for its guarantee is
-    named with the reason, and has no numbers.
+    Every curve takes its β for α from a rehearsal on its profile. A configuration that has too few images for its
+    guarantee is named with the reason, and has no numbers.
     """
     config = fit_config(run.recipe, "head", "ce")
     head = run.surrogate("head-ce", config, run.n, say)
@@ -149,9 +149,8 @@ def known(run: SeedRun, *, beta: float, gamma: float) -> Certified:
 
 def ceiling(run: SeedRun, alpha: float) -> tuple[Certified, float]:
     """Return what p itself certifies with the β, among those a rehearsal tries, that gives the largest radii here."""
-    total = Decimal(str(alpha))
-    levels = [(total * Decimal(share), total * (1 - Decimal(share))) for share in SHARES]
-    tried = [(known(run, beta=float(beta), gamma=float(gamma)), float(beta)) for beta, gamma in levels]
+    levels = [spent(alpha, beta) for beta in BETAS]
+    tried = [(known(run, beta=beta, gamma=gamma), beta) for beta, gamma in levels]
     return max(tried, key=lambda found: found[0][0].radius.mean())
 
 

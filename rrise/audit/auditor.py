@@ -51,7 +51,7 @@ class Auditor:
     n : int
         Noisy evaluations an audit.
     b : float, optional
-        Probability at most that a true certificate is refuted. Default: a tenth of beta + gamma.
+        Probability at most that a true certificate is refuted. Default: a tenth of the bundle's promise.
     alpha : float
         Probability at most of a false alarm, ever; for the guarantee and for drift each.
     seed : int, optional

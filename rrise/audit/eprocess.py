@@ -56,10 +56,10 @@ def refutes(k: int, n: int, p_lower: float, b: float) -> bool:
 class EProcess:
     """Evidence against "each audited input is refuted with conditional probability at most m"; made by `begin`.
 
-    An input is refuted if it was certified and :func:`refutes` holds. A guarantee of beta + gamma is about all inputs,
+    An input is refuted if it was certified and :func:`refutes` holds. A promise is about all inputs,
     so an abstention counts as an input that is not refuted: leaving abstentions out would test a promise that nobody
-    made. If the deployed curve's miscoverage is at most beta + gamma and inputs come independently of each other, each
-    is refuted with probability at most beta + gamma + b, hence m.
+    made. If the deployed curve's miscoverage is at most the promise and inputs come independently of each other, each
+    is refuted with probability at most the promise + b, hence m.
 
     What an alarm means. A training-conditional guarantee bounds the miscoverage of the deployed curve, but for an
     unlucky calibration draw: over calibration and service, P[alarm] <= alpha + eta as long as inputs are drawn as the
@@ -91,7 +91,7 @@ class EProcess:
     def begin(cls, m: float) -> EProcess:
         """Return the e-process before the first audit, worth 1, or raise ValueError unless 0 < m < 1."""
         if not 0 < m < 1:
-            raise ValueError(f"m: expected a rate strictly between 0 and 1, got {m}. Give beta + gamma + b.")
+            raise ValueError(f"m: expected a rate strictly between 0 and 1, got {m}. Give the promise + b.")
         return cls(m, 0, 0, np.zeros(BETS), 1.0)
 
     @property

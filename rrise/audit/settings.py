@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
+
+from rrise.promise import decimal, rounded_up
 
 if TYPE_CHECKING:
     from rrise.runtime.bundle_schema import Bundle
@@ -15,7 +16,7 @@ ABOUT_ALL_INPUTS = ("marginal", "training-conditional", "certified")
 
 
 def promised(bundle: Bundle) -> float:
-    """Return beta + gamma: the share of all inputs, abstentions among them, whose bound may be too high.
+    """Return the share of all inputs, abstentions among them, whose bound may be too high: what the bundle promises.
 
     Raises
     ------
@@ -68,4 +69,4 @@ class AuditSettings:
         for name, value in (("waiting", waiting), ("save_every", save_every)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}. Leave it out.")
-        return cls(float(Fraction(str(error)) + Fraction(str(level))), rate, n, level, alpha, waiting, save_every)
+        return cls(rounded_up(decimal(error) + decimal(level)), rate, n, level, alpha, waiting, save_every)

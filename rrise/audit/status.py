@@ -22,7 +22,7 @@ _COUNTERS = {
     "evaluations": "Noisy evaluations of the base classifier that the audit spent.",
 }
 _GAUGES = {
-    "promised_rate": "Largest rate of refutation that the guarantee allows, beta + gamma + b.",
+    "promised_rate": "Largest rate of refutation that the guarantee allows, the bundle's promise + b.",
     "e_value": "Evidence against the guarantee now.",
     "largest_e_value": "Largest evidence against the guarantee so far; the alarm is at 1/alpha.",
     "alarm": "Whether the guarantee is refuted: 1 from the first time on.",

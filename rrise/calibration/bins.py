@@ -3,7 +3,9 @@
 Which bin an input falls in depends on the input alone. Given the bins of all inputs, those of one bin are still
 exchangeable (independent, if they were) with a new input of that bin, so every theorem about M inputs holds for the
 M_b of a bin: Mondrian conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World"
-(2005), section 4.5; Vovk, "Conditional validity of inductive conformal predictors" (2012), section 3).
+(2005), section 4.5; Vovk, "Conditional validity of inductive conformal predictors" (2012), section 3). So given its bin
+a new input's bound lies below the curve with probability at most gamma, and the curve is wrong about it with at most
+gamma / (1 - beta): docs/theory.md, Theorem 1, where the bin is part of what the input decides.
 """
 
 from __future__ import annotations

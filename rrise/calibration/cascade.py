@@ -14,20 +14,11 @@ certificate was issued: an input that Monte Carlo rarely certifies may be wrong 
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Context, Decimal
 from fractions import Fraction
-from typing import Protocol
 
 from rrise.calibration.guarantees import exact
-from rrise.calibration.statements import Scoped, scope
-
-
-class Promised(Scoped, Protocol):
-    """What is known of a calibration that promises something, such as the record in a bundle."""
-
-    @property
-    def error(self) -> float:
-        """Share of inputs with a wrong bound that it allows."""
+from rrise.calibration.statements import Facts, one_input, weighted
+from rrise.promise import decimal, percent
 
 
 def part(name: str, value: float, share: float) -> float:
@@ -63,17 +54,17 @@ def describe_first_stage(alpha: float, monte_carlo: float) -> str:
     """Return what the statement of a bundle adds that was calibrated as the first stage of a cascade."""
     return (
         f" It is calibrated as the first stage of a cascade: if inputs that it leaves undecided go to Monte Carlo at "
-        f"alpha = {monte_carlo!r}, what is returned is wrong with at most {_percent(exact('alpha', alpha))} in all, "
+        f"alpha = {monte_carlo!r}, what is returned is wrong with at most {percent(exact('alpha', alpha))} in all, "
         "under the same conditions."
     )
 
 
-def describe_cascade(calibration: Promised, alpha: float, chosen: int, inputs: int) -> str:
+def describe_cascade(calibration: Facts, alpha: float, chosen: int, inputs: int) -> str:
     """Return what surrogate and Monte Carlo guarantee together, under the conditions of the surrogate's calibration.
 
     Parameters
     ----------
-    calibration : Promised
+    calibration : Facts
         The surrogate's, such as the record in its bundle.
     alpha : float
         Failure probability of each Monte Carlo certificate.
@@ -83,24 +74,17 @@ def describe_cascade(calibration: Promised, alpha: float, chosen: int, inputs: i
     error, own = exact("error", calibration.error), exact("alpha", alpha)
     share = f"{100 * chosen / inputs:.3g}% of {inputs:,}" if inputs else "none yet"
     return (
-        f"{scope(calibration, error + own, of_all=True)} the returned certificate is wrong, over inputs and Monte "
-        f"Carlo's noise together: {_percent(error)} from the surrogate, a {calibration.guarantee} guarantee over "
-        f"inputs, and {_percent(own)} from Monte Carlo times the share of inputs that go to it ({share}); whatever an "
-        f"input, Monte Carlo certifies it wrongly with probability at most {_percent(own)} over its noise. "
-        "What the bundle's own statement asks for is asked for here too."
+        f"{one_input(calibration)} gets a wrong certificate with probability at most {percent(error + own)}: "
+        f"{percent(error)} from the surrogate, a {calibration.guarantee} guarantee over inputs{weighted(calibration)}, "
+        f"and {percent(own)} from Monte Carlo times the share of inputs that go to it ({share}); whatever an input, "
+        f"Monte Carlo certifies it wrongly with probability at most {percent(own)} over its noise. What the bundle's "
+        "own statement asks for is asked for here too."
     )
 
 
 def _down(share: Fraction) -> float:
     """Return the largest float that, read as the decimal it prints as, is at most ``share``."""
     found = float(share)
-    while Fraction(str(found)) > share:
+    while decimal(found) > share:
         found = math.nextafter(found, 0.0)
     return found
-
-
-def _percent(share: Fraction) -> str:
-    """Return a share as a percentage of six digits, rounded up: never less than was promised."""
-    parts = 100 * share
-    shown = Context(prec=6, rounding=ROUND_CEILING).divide(Decimal(parts.numerator), Decimal(parts.denominator))
-    return f"{shown.normalize():f}%"

@@ -3,14 +3,14 @@
 Let a curve be fixed, and call an input certified when the curve exceeds 1/2 at its q. For a certified input with
 smoothed probability p and (hypothetical) Clopper-Pearson bound L_new,
 
-    P[p < L(q) | certified] <= P[L_new < L(q) | certified] + P[L_new > p | certified].
+    (1 - beta) P[p < L(q) | certified] <= P[L_new < L(q) | certified] = pi.
 
-The last term is at most beta: given the input, L_new > p has probability at most beta, and whether the input is
-certified depends on the input alone, so the condition is an average over inputs of what is at most beta for each. The
-first term is tested: among N certified calibration inputs, given N, the number V with a bound below the curve is
-Bin(N, pi), and "pi > gamma" is rejected at level eta when P[Bin(N, gamma) <= V] <= eta. Testing curves in an order
-fixed beforehand, at level eta each, until the first that is not rejected, wrongly rejects any with probability at most
-eta (fixed sequence testing); so the last rejected one has pi <= gamma with confidence 1 - eta.
+For given an input whose p lies below the curve, L_new <= p has probability at least 1 - beta, and whether the input is
+certified depends on the input alone (docs/theory.md, Theorem 1, given that the input is certified). The right side is
+tested: among N certified calibration inputs, given N, the number V with a bound below the curve is Bin(N, pi), and
+"pi > gamma" is rejected at level eta when P[Bin(N, gamma) <= V] <= eta. Testing curves in an order fixed beforehand, at
+level eta each, until the first that is not rejected, wrongly rejects any with probability at most eta (fixed sequence
+testing); so the last rejected one has pi <= gamma with confidence 1 - eta, and errs on at most gamma / (1 - beta).
 
 Sources: Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then test" (2021), theorem 1 and section 4.2; Bauer,
 "Multiple testing in clinical trials" (1991).
@@ -157,7 +157,7 @@ def certified_threshold(
     gamma: float,
     eta: float,
 ) -> Certified:
-    """Return the lowest curve that the walk accepts; with confidence 1 - eta it errs on at most gamma + beta.
+    """Return the lowest curve that the walk accepts; with confidence 1 - eta it errs on at most gamma / (1 - beta).
 
     Parameters
     ----------

@@ -3,11 +3,14 @@
 The score is the posterior mean of the probability p of the surrogate's label when q stands for kappa draws:
 q_m = (kappa q + k_m) / (kappa + m), k_m of the m draws having given that label; q_0 = q.
 
-Why the guarantee is the same: the proof of the plain curve asks nothing of q. Let a calibration point be (q_m, k), k
-the agreeing draws of its n, and think of a new input's k as drawn too. Points are then exchangeable: with probability
-1 - gamma the new one's bound CP(k, n, beta) is not below the curve at its q_m, with probability 1 - beta it is not
-above p, and both hold with 1 - beta - gamma (union bound), whatever the dependence of q_m and k. The
-training-conditional guarantee follows in the same way.
+What is guaranteed: let a calibration point be (q_m, k), k the agreeing draws of its n, and think of a new input's k as
+drawn too. Points are then exchangeable: with probability 1 - gamma the new one's bound CP(k, n, beta) is not below the
+curve at its q_m, with probability 1 - beta it is not above p, and both hold with 1 - beta - gamma (union bound),
+whatever the dependence of q_m and k. The training-conditional guarantee follows in the same way.
+
+The promise is the sum. The sharper gamma / (1 - beta) of a curve of q alone does not hold where k_m is part of k: its
+proof draws k anew when q is known, and draws that raised q_m have raised k too (docs/theory.md, section "Where it does
+not hold", with a counterexample that tests/test_more_passes.py simulates).
 
 In particular k_m may be m of the very draws that k counts, at no cost: a new input's m draws are then read as m of n,
 of which the others need never be made. With m = n and kappa near 0, that is Monte Carlo's own bound.

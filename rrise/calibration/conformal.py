@@ -52,13 +52,14 @@ def calibrate(
     profile: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
     labels: ArrayLike | None = None,
     priors: Sequence[float] = (),
+    shared_draws: bool = False,
 ) -> Calibration:
-    """Return a curve L with P[p >= L(q)] >= 1 - beta - gamma, p the smoothed probability of the engine's label.
+    """Return a curve L with P[p < L(q)] <= gamma / (1 - beta), p the smoothed probability of the engine's label.
 
-    ``guarantee`` says over what the probability is taken: over the calibration set and a new input together
-    ("marginal"), or over a new input alone, for all but a share ``eta`` of calibration sets ("training-conditional"),
-    or over a new input that the curve certifies, for all but such a share ("certified"). The binned curve keeps its
-    guarantee inside each bin of q.
+    The proof is Theorem 1 of docs/theory.md. ``guarantee`` says over what the probability is taken: over the
+    calibration set and a new input together ("marginal"), or over a new input alone, for all but a share ``eta`` of
+    calibration sets ("training-conditional"), or over a new input that the curve certifies, for all but such a share
+    ("certified"). The binned curve keeps its guarantee inside each bin of q.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def calibrate(
     beta : float
         Error probability of each input's Clopper-Pearson bound.
     gamma : float
-        Probability that a new input's bound lies below the curve; beta + gamma < 1.
+        Probability that a new input's bound lies below the curve; gamma / (1 - beta) < 1.
     curve : str
         "scaled" (follows ``profile``), "binned" (the same, with a t for each bin) or "offset" (q - t).
     guarantee : str
@@ -87,6 +88,9 @@ def calibrate(
         True classes of the calibration inputs; for ``priors``.
     priors : sequence of K floats, optional
         Class frequencies in service, where they differ from the calibration inputs'.
+    shared_draws : bool
+        Whether q was made from some of the n draws that k counts (:mod:`rrise.calibration.combined`). Then the promise
+        is beta + gamma, of the marginal and the training-conditional guarantee over all inputs only.
 
     Returns
     -------
@@ -102,12 +106,13 @@ def calibrate(
 
     References
     ----------
-    RRISE, Proposition 1 and Corollary 1.1; Vovk (2012), Proposition 2a, for the training-conditional guarantee; for the
-    others see :mod:`rrise.calibration.certified`, :mod:`rrise.calibration.bins` and :mod:`rrise.calibration.shift`.
+    docs/theory.md, Theorem 1, which sharpens RRISE's Proposition 1, and Corollary 1.1; Vovk (2012), Proposition 2a, for
+    the training-conditional guarantee; for the others see :mod:`rrise.calibration.certified`,
+    :mod:`rrise.calibration.bins` and :mod:`rrise.calibration.shift`.
     """
     check_levels(beta, gamma, eta)
     check_choice("curve", curve, FAMILIES)
-    check_combination(curve, guarantee, bool(priors))
+    check_combination(curve, guarantee, bool(priors), shared_draws)
     confidence, successes, draws = _arrays("calibration", q, k, n)
     bounds = clopper_pearson(successes, draws, beta)
     images = confidence.size
@@ -165,6 +170,7 @@ def calibrate(
         knots_q=knots_q,
         knots_p=knots_p,
         certified=certified,
+        shared_draws=shared_draws,
         **found,
     )
 

@@ -1,7 +1,9 @@
 """Which order statistic of the calibration scores a guarantee needs, decided in exact arithmetic.
 
-A score is how far the calibration curve must be lowered before it is right about one calibration input. Lowering it
-to the k-th smallest of M scores leaves a new input above the curve with a probability that depends on k and M alone.
+A score is how far the calibration curve must be lowered before it lies below one calibration input's own bound.
+Lowering it to the k-th smallest of M scores leaves a new input's bound below the curve with a probability of at most
+gamma, which depends on k and M alone; what that says of the probability itself, gamma / (1 - beta), is
+:func:`rrise.promise.promise` (docs/theory.md, Theorem 1).
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import math
 from decimal import MAX_EMAX, MIN_EMIN, Context
 from fractions import Fraction
 from functools import cache
+
+from rrise.promise import decimal, promise
 
 MARGINAL = "marginal"
 TRAINING_CONDITIONAL = "training-conditional"
@@ -21,6 +25,8 @@ GUARANTEES = (*RANKED, CERTIFIED)
 
 def marginal_rank(M: int, gamma: float | Fraction) -> int:
     """Return the smallest k such that, with P >= 1 - gamma, a new score is at most the k-th smallest of M.
+
+    The conformal step of the guarantee "marginal" (docs/theory.md, Theorem 1, with Lemma 2).
 
     Parameters
     ----------
@@ -63,7 +69,8 @@ def training_conditional_rank(M: int, gamma: float, eta: float | Fraction) -> in
 
     The probability that a new score is at most the k-th smallest of M independent ones is itself random, at least
     Beta(k, M + 1 - k) in law; so k = min{k : P[Beta(k, M + 1 - k) >= 1 - gamma] >= 1 - eta}. Parameters and errors
-    are those of :func:`marginal_rank`; ``eta`` is the allowed probability of an unlucky calibration draw.
+    are those of :func:`marginal_rank`; ``eta`` is the allowed probability of an unlucky calibration draw. The conformal
+    step of the guarantee "training-conditional" (docs/theory.md, Theorem 1, with Lemma 2).
 
     References
     ----------
@@ -121,18 +128,37 @@ def conformal_rank(guarantee: str, M: int, gamma: float, eta: float | Fraction) 
 
 
 def check_levels(beta: float, gamma: float, eta: float) -> None:
-    """Refuse error probabilities outside (0, 1) and a total beta + gamma of 1 or more, naming the field."""
-    total = exact("beta", beta) + exact("gamma", gamma)
-    exact("eta", eta)
-    if total >= 1:
-        raise ValueError(f"beta + gamma: expected less than 1, got {beta} + {gamma}. Lower one of them.")
+    """Refuse error probabilities outside (0, 1) and a promise of 1 or more, naming the field.
+
+    gamma / (1 - beta) is less than 1 exactly where beta + gamma is.
+    """
+    for name, value in (("beta", beta), ("gamma", gamma), ("eta", eta)):
+        exact(name, value)
+    if promise(beta, gamma) >= 1:
+        raise ValueError(f"gamma / (1 - beta): expected less than 1, got {gamma} / (1 - {beta}). Lower one of them.")
 
 
 def exact(name: str, value: float | Fraction) -> Fraction:
     """Return a probability strictly between 0 and 1 as the decimal it prints as, or ValueError with its name."""
     if isinstance(value, bool) or not 0 < value < 1:
         raise ValueError(f"{name}: expected a number strictly between 0 and 1, got {value}. Typical: 0.01.")
-    return value if isinstance(value, Fraction) else Fraction(str(value))
+    return decimal(value)
+
+
+def smallest_share(successes: int, trials: int, doubt: float | Fraction) -> Fraction:
+    """Return the exact lower bound of a share, Clopper and Pearson's, rounded down to a hundredth of a percent.
+
+    The largest such c with P[Bin(trials, c) >= successes] <= doubt; 0 without success. It needs no scipy.
+
+    >>> smallest_share(400, 500, 0.01)
+    Fraction(151, 200)
+    """
+    low, high = 0, 9_999  # P[Bin >= successes] <= doubt at low
+    while successes and low < high:
+        middle = (low + high + 1) // 2
+        enough = most_failures(trials, Fraction(10_000 - middle, 10_000), doubt) >= trials - successes
+        low, high = (middle, high) if enough else (low, middle - 1)
+    return Fraction(low, 10_000)
 
 
 def _images(M: int) -> int:

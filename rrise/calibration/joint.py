@@ -2,18 +2,20 @@
 
 One classifier smoothed with sigma_1 < ... < sigma_S makes S smoothed classifiers, and an engine answers for each: a
 label and a top probability q_s. A certificate of whichever sigma gives the largest radius needs bounds that hold
-together. They do, with probability at least 1 - beta - gamma (p_s: the smoothed classifier's probability of the label):
+together. They do but for gamma / (1 - beta) (docs/theory.md, Theorem 1; p_s: the smoothed classifier's probability of
+the label):
 
-1. Each Clopper-Pearson bound l_s of an input is made at beta / S. By the union bound all S are right but for beta,
-   whether or not the draws at different sigma depend on each other.
-2. The input's score is the largest of its S scores, the least t at which every curve is right about its own bound. The
+1. The input's score is the largest of its S scores, the least t at which every curve lies below its own bound l_s. The
    scores of exchangeable inputs are exchangeable; so at the rank of a single curve a new input's score is at most t but
    for gamma, on average over calibrations or, at the other rank, for all but eta of them (RRISE, Proposition 1; Vovk
    (2012), Proposition 2a).
-3. Where both hold, L_s(q_s) <= l_s <= p_s for every s.
+2. Where some curve is wrong about the new input, let s be the first such: L_s(q_s) > p_s. Curves and input decide which
+   s that is, before its draws are thought of, so l_s <= p_s with probability at least 1 - beta given all of them.
+   Then l_s < L_s(q_s), and the score lies above t. So (1 - beta) P[some curve is wrong] <= P[score above t] <= gamma.
 
-Only beta is split. To split gamma as well, a rank for each sigma, would lower every curve as if inputs that are hard
-at one sigma were not hard at the others.
+Neither is split among the S: each bound is made at beta, whether or not the draws at different sigma depend on each
+other, and a rank for each sigma would lower every curve as if inputs that are hard at one sigma were not hard at the
+others.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from rrise.calibration.guarantees import RANKED, check_levels, conformal_rank
 from rrise.calibration.settings import check_choice, check_combination
 from rrise.calibration.shift import shift_rank
 from rrise.calibration.statements import describe_joint
+from rrise.promise import promise, rounded_up
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -50,8 +53,7 @@ class JointCalibration:
     Parameters
     ----------
     curve, guarantee, beta, gamma, eta, n, images, rank, t, priors, effective
-        As in :class:`rrise.calibration.record.Calibration`; each bound was made at beta / S, and the score of an input
-        is the largest of its S scores.
+        As in :class:`rrise.calibration.record.Calibration`; the score of an input is the largest of its S scores.
     sigmas : tuple of S floats
         Rising.
     curves : tuple of S pairs of float64[J]
@@ -74,6 +76,11 @@ class JointCalibration:
     certified: int
     priors: tuple[float, ...] = ()
     effective: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """Share of inputs with a wrong bound that the guarantee allows, :func:`rrise.promise.promise` rounded up."""
+        return rounded_up(promise(self.beta, self.gamma))
 
     def statement(self) -> str:
         """Return what is guaranteed, in one line with this calibration's numbers."""
@@ -99,7 +106,7 @@ def calibrate_jointly(
     labels: ArrayLike | None = None,
     priors: Sequence[float] = (),
 ) -> JointCalibration:
-    """Return curves L_s with P[p_s >= L_s(q_s) for every s] >= 1 - beta - gamma.
+    """Return curves L_s with P[p_s < L_s(q_s) for any s] <= gamma / (1 - beta).
 
     Parameters
     ----------
@@ -123,12 +130,11 @@ def calibrate_jointly(
     check_choice("guarantee", guarantee, RANKED)
     check_combination(curve, guarantee, bool(priors))
     images, n = _shared(sigmas, points)
-    level = level_of(beta, len(sigmas))
-    cap = largest_p(n, level)
+    cap = largest_p(n, beta)
     if not cap > 0.5:
         raise ValueError(
-            f"n: expected at least {smallest_draws(level)} draws at beta / {len(sigmas)} = {level:g} to certify "
-            f"anything, got {n}. Sample more, or raise beta."
+            f"n: expected at least {smallest_draws(beta)} draws at beta {beta} to certify anything, got {n}. "
+            "Sample more, or raise beta."
         )
     if curve != "offset" and len(profiles) != len(sigmas):
         raise ValueError(
@@ -138,9 +144,9 @@ def calibrate_jointly(
     families = (
         [offset_family()] * len(sigmas)
         if curve == "offset"
-        else [scaled_family(p.q, clopper_pearson(p.k, p.n, level)) for p in profiles]
+        else [scaled_family(p.q, clopper_pearson(p.k, p.n, beta)) for p in profiles]
     )
-    scores = joint_scores(families, points, level, cap)
+    scores = joint_scores(families, points, beta, cap)
     found: dict[str, Any] = {"rank": conformal_rank(guarantee, images, gamma, eta)}
     if priors:
         if labels is None:
@@ -169,15 +175,10 @@ def calibrate_jointly(
     )
 
 
-def level_of(beta: float, levels: int) -> float:
-    """Return the error probability of each of so many bounds that may be wrong together but for beta, rounded down."""
-    return math.nextafter(beta / levels, 0.0)
-
-
-def joint_scores(families: Sequence[Family], points: Sequence[Scored], level: float, cap: float) -> NDArray[np.float64]:
+def joint_scores(families: Sequence[Family], points: Sequence[Scored], beta: float, cap: float) -> NDArray[np.float64]:
     """Return each input's largest score over the noise levels, float64[M]; -inf where the engine makes no claim."""
     each = [
-        family.scores(p.q, clopper_pearson(p.k, p.n, level), cap) for family, p in zip(families, points, strict=True)
+        family.scores(p.q, clopper_pearson(p.k, p.n, beta), cap) for family, p in zip(families, points, strict=True)
     ]
     return np.asarray(np.max(each, axis=0))
 

@@ -1,15 +1,15 @@
-"""How to split alpha into beta and gamma: the split that would certify most, judged on the profile alone.
+"""How to spend alpha: the beta and gamma that promise it and would certify most, judged on the profile alone.
 
 A small beta makes every calibration bound loose and caps all radii at beta^(1/n); a large one leaves the curve little
-gamma to be wrong by. Any split that does not depend on calibration or test inputs is as valid as another. Under priors
-it may depend on the calibration inputs' classes, given which the guarantee holds (:mod:`rrise.calibration.shift`).
+gamma = alpha (1 - beta) to be wrong by. Any pair that does not depend on calibration or test inputs is as valid as
+another. Under priors it may depend on the calibration inputs' classes, given which the guarantee holds
+(:mod:`rrise.calibration.shift`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,17 +20,29 @@ from rrise.calibration.certified import sequence, withdrawn
 from rrise.calibration.curves import Family, offset_family, scaled_family
 from rrise.calibration.guarantees import CERTIFIED, conformal_rank, exact, fewest_images
 from rrise.calibration.shift import ShiftWeights, exact_priors, shift_weights
+from rrise.promise import decimal, rounded_down
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-SHARES = ("0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
-"""The shares of alpha that beta may take."""
+BETAS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 0.9)
+"""Of which beta is chosen; where score and bound share draws, and the promise is a sum, these shares of alpha."""
 
 _FEWEST = 40
+_NEARLY = 0.99
 Knots = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
+
+
+def spent(alpha: float, share: float, *, shared_draws: bool = False) -> tuple[float, float]:
+    """Return (beta, gamma) that promise alpha, or the nearest less that 15 digits can say; ``share`` is of `BETAS`.
+
+    >>> spent(0.05, 0.7), spent(0.05, 0.7, shared_draws=True)
+    ((0.7, 0.015), (0.035, 0.015))
+    """
+    total, beta = decimal(alpha), decimal(share)
+    return (rounded_down(total * beta) if shared_draws else share), rounded_down(total * (1 - beta))
 
 
 def choose_levels(
@@ -47,12 +59,14 @@ def choose_levels(
     labels: ArrayLike | None = None,
     priors: Sequence[float] = (),
     classes: Sequence[int] = (),
+    shared_draws: bool = False,
 ) -> tuple[float, float]:
-    """Return (beta, gamma) with beta + gamma = alpha that give the largest mean radius in a rehearsal on the profile.
+    """Return (beta, gamma) that promise alpha, the smallest beta with nearly the largest mean radius in a rehearsal.
 
     The rehearsal halves the profile: one half shapes the curve, the other is calibrated on as if it were ``images``
     inputs (the score at the quantile where the rank among so many is expected) and certified; then the halves change
-    places. The profile's inputs trained the surrogate, so radii in the rehearsal are too large, for every split alike.
+    places. The profile's inputs trained the surrogate, so few of their bounds lie far below the curve, and a rehearsal
+    flatters a small gamma. Hence of all beta with at least 99% of the largest radius the smallest is taken.
     With priors each class counts by its own: in the curve's score as calibration will weigh it, and in the mean radius.
 
     Parameters
@@ -62,7 +76,7 @@ def choose_levels(
     k, n : int[N], int[N] or int
         Agreeing noisy draws and all draws of the profile, best scaled to ``draws``: bounds would be as loose.
     alpha : float
-        Total error probability.
+        What may be wrong in all: the promise.
     images, draws : int
         Calibration inputs, and noisy draws of each: their numbers, which are known beforehand.
     curve, guarantee, eta
@@ -73,19 +87,22 @@ def choose_levels(
         Class frequencies in service, as for ``calibrate``.
     classes : sequence of K ints, optional
         Calibration inputs of each class; for ``priors``.
+    shared_draws : bool
+        As for ``calibrate``: the promise is then beta + gamma.
 
     Returns
     -------
     beta, gamma : float
-        Decimals that sum to alpha exactly. The same for any order of the profile.
+        Decimals whose promise is exactly alpha, or less by what 15 digits cannot say. The same for any order of the
+        profile.
 
     Raises
     ------
     ValueError
-        If no split can be calibrated with so many images and draws, or the profile has fewer than two inputs of a class
+        If no pair can be calibrated with so many images and draws, or the profile has fewer than two inputs of a class
         in service; the message names what would do.
     """
-    total = exact("alpha", alpha)
+    exact("alpha", alpha)
     x = np.asarray(q, dtype=np.float64)
     successes, trials = np.asarray(k), np.broadcast_to(n, x.shape)
     if x.size < _FEWEST:
@@ -96,10 +113,11 @@ def choose_levels(
     truth = _checked(labels, priors, x.size) if priors else np.zeros(x.size, dtype=np.int64)
     order = np.lexsort((trials, successes, x, truth))  # each class in both halves
     halves = order[0::2], order[1::2]
-    calibrated, best, found = False, 0.0, None
-    for share in SHARES:
-        beta = Decimal(str(alpha)) * Decimal(share)
-        levels = float(beta), float(Decimal(str(alpha)) - beta)
+    pairs, radii = (
+        [spent(alpha, share, shared_draws=shared_draws) for share in BETAS],
+        dict[tuple[float, float], float](),
+    )
+    for levels in pairs:
         cap = largest_p(draws, levels[0])
         if cap <= 0.5 or images < fewest_images(guarantee, levels[1], eta):
             continue
@@ -107,28 +125,26 @@ def choose_levels(
         if priors and shift is None:
             continue
         plan = _Plan(curve, guarantee, images, levels[1], eta, cap, shift)
-        calibrated = True
         bounds = clopper_pearson(successes, trials, levels[0])
         one, other = (_Half.of(x[half], bounds[half], truth[half], priors) for half in halves)
-        radius = plan.radius(one, other) + plan.radius(other, one)
-        if radius > best:
-            best, found = radius, levels
-    if not calibrated:
-        largest = float(total * (1 - exact("share", float(SHARES[0]))))
+        radii[levels] = plan.radius(one, other) + plan.radius(other, one)
+    if not radii:
+        largest = pairs[0][1]
         needed = fewest_images(guarantee, largest, eta)
         if priors and images >= needed:
             shift_weights(classes, priors, largest)  # says what is missing
-        fewest = smallest_draws(alpha * float(SHARES[-1]))
+        fewest = smallest_draws(pairs[-1][0])
         raise ValueError(
             f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and "
             f"{draws}. Use more, or raise alpha."
         )
-    if found is None:
+    best = max(radii.values())
+    if not best > 0:
         raise ValueError(
-            f"alpha: expected a split of {alpha} that certifies some of the profile with {images} calibration images, "
+            f"alpha: expected a beta for {alpha} that certifies some of the profile with {images} calibration images, "
             "got none. Use more images, raise alpha, or use another curve."
         )
-    return found
+    return next(levels for levels, radius in radii.items() if radius >= _NEARLY * best)  # by rising beta
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +246,7 @@ def _checked(labels: ArrayLike | None, priors: Sequence[float], inputs: int) -> 
     for y, (share, count) in enumerate(zip(shares, np.bincount(truth, minlength=len(shares)).tolist(), strict=True)):
         if share > 0 and count < 2:
             raise ValueError(
-                f"profile: expected at least 2 inputs of class {y}, whose prior is {float(share):g}, to split alpha "
+                f"profile: expected at least 2 inputs of class {y}, whose prior is {float(share):g}, to choose beta "
                 f"by, got {count}. Give more training counts, or beta and gamma themselves."
             )
     return truth.astype(np.int64)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rrise.calibration.bins import Bin
 from rrise.calibration.statements import describe
+from rrise.promise import promise, rounded_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,8 @@ class Calibration:
         Class frequencies in service that the inputs were weighted for; none: as they came.
     effective : float
         Effective number of calibration inputs under those weights.
+    shared_draws : bool
+        Whether q was made from some of the draws that the bounds count, as with more passes.
     """
 
     curve: str
@@ -61,6 +64,12 @@ class Calibration:
     bins: tuple[Bin, ...] = ()
     priors: tuple[float, ...] = ()
     effective: float = 0.0
+    shared_draws: bool = False
+
+    @property
+    def error(self) -> float:
+        """Share of wrong bounds that the guarantee allows, :func:`rrise.promise.promise` rounded up."""
+        return rounded_up(promise(self.beta, self.gamma, shared_draws=self.shared_draws))
 
     def statement(self) -> str:
         """Return what is guaranteed, about what, and what is not, in one line with this calibration's numbers."""
@@ -86,4 +95,6 @@ class Calibration:
             plain["bins"] = [asdict(b) for b in self.bins]
         if self.priors:
             plain |= {"priors": list(self.priors), "effective": self.effective}
+        if self.shared_draws:
+            plain["shared_draws"] = True
         return plain

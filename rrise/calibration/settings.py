@@ -28,13 +28,17 @@ class CalibrateConfig:
     )
     alpha: float = field(
         default=0.0,
-        metadata={"help": "beta + gamma, split for the largest radii on training images; 0: beta and gamma as given"},
+        metadata={
+            "help": "what may be wrong, gamma / (1 - beta), for which the beta and gamma are taken that give the "
+            "largest radii on training images; 0: beta and gamma as given"
+        },
     )
     beta: float = field(
         default=0.001, metadata={"help": "error probability of the bound from each calibration image's noisy draws"}
     )
     gamma: float = field(
-        default=0.049, metadata={"help": "share of future inputs that may lie above the curve, on top of beta"}
+        default=0.049,
+        metadata={"help": "share of future inputs whose bound may lie below the curve; promised is gamma / (1 - beta)"},
     )
     eta: float = field(
         default=0.01,
@@ -102,13 +106,8 @@ class CalibrateConfig:
         for name in ("n", "profile_n"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected 0 or a number of draws, got {getattr(self, name)}. Try 10000.")
-        binned = self.curves[0] == "binned" and "scaled" not in self.curves
-        if self.passes and (binned or self.guarantee == CERTIFIED):
-            # Which inputs are certified, or in a bin, then depends on draws, and given that beta says nothing of them.
-            raise ValueError(
-                f"passes: expected a marginal or training-conditional guarantee of the offset or scaled curve, got "
-                f"{self.guarantee} of {', '.join(self.curves)}. With noisy passes nothing more is guaranteed."
-            )
+        if self.passes:
+            check_combination("scaled" if "scaled" in self.curves else self.curves[0], self.guarantee, False, True)
 
     def draws(self, n: int) -> int:
         """Return the noisy draws of a calibration image, where a Monte Carlo certificate takes n."""
@@ -125,8 +124,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}. Pick one of them.")
 
 
-def check_combination(curve: str, guarantee: str, shifted: bool) -> None:
-    """Refuse a guarantee that is none, or that no theorem here gives for this curve or for shifted classes."""
+def check_combination(curve: str, guarantee: str, shifted: bool, shared_draws: bool = False) -> None:
+    """Refuse a guarantee that is none, or that no theorem gives for this curve, shifted classes or shared draws."""
     check_choice("guarantee", guarantee, GUARANTEES)
     if curve == "binned" and guarantee == CERTIFIED:
         raise ValueError(
@@ -137,4 +136,10 @@ def check_combination(curve: str, guarantee: str, shifted: bool) -> None:
         raise ValueError(
             f"priors: expected a marginal guarantee of the offset or scaled curve, got {guarantee} of {curve}. "
             "Weighted calibration guarantees nothing more."
+        )
+    if shared_draws and (curve == "binned" or guarantee == CERTIFIED):
+        # Which inputs are certified, or in a bin, then depends on draws, and given that beta says nothing of them.
+        raise ValueError(
+            f"passes: expected a marginal or training-conditional guarantee of the offset or scaled curve, got "
+            f"{guarantee} of {curve}. With noisy passes nothing more is guaranteed."
         )

@@ -102,7 +102,8 @@ def shift_rank(scores: ArrayLike, labels: ArrayLike, priors: Sequence[float], ga
     """Return the rank whose score a new one exceeds with P <= gamma, when its class is drawn from ``priors``.
 
     Given the labels, calibration inputs of class y must be exchangeable with new inputs of class y; how often each
-    class occurs among them is arbitrary. The probability is over calibration set and new input together (marginal).
+    class occurs among them is arbitrary. The probability is over calibration set and new input together (marginal); it
+    makes a promise of gamma / (1 - beta) by Theorem 1 of docs/theory.md, the new input's class drawn from the priors.
 
     Parameters
     ----------

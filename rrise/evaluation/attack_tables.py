@@ -9,6 +9,7 @@ from typing import Any
 
 from rrise.evaluation.attack_config import AttackConfig
 from rrise.evaluation.attacks import CONFIDENCE, AttackRow, Rate, Refutations, SmallestFlips
+from rrise.promise import percent
 
 SCHEMA = "rrise-attack/1"
 _COLUMNS = (
@@ -98,8 +99,8 @@ def _promised(refuted: Refutations) -> str:
         verdict = "**More than that was refuted: the certificates do not hold on these images.**"
     return (
         "**What it promises.** Within R the smoothed classifier was found with another label, by either attack, for "
-        f"{said(refuted.found)} of the images shown, certified or not; the guarantee allows {refuted.promised:.1%}. "
-        f"{verdict}"
+        f"{said(refuted.found)} of the images shown, certified or not; the guarantee allows "
+        f"{percent(refuted.promised)}. {verdict}"
     )
 
 

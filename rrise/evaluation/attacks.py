@@ -114,7 +114,7 @@ class Refutations:
     found : Rate
         Refuted certificates among all images that were shown to the bundle, abstentions too, as the promise counts.
     promised : float
-        Largest share that the guarantee allows, beta + gamma.
+        Largest share that the guarantee allows, the bundle's promise.
     doubt : float
         Chance that the judge errs on an image.
     exceeded : bool

@@ -9,6 +9,7 @@ import numpy as np
 
 from rrise.evaluation import metrics
 from rrise.evaluation.contender import CASCADE
+from rrise.promise import complement
 
 if TYPE_CHECKING:
     from rrise.evaluation.comparison import Comparison
@@ -57,7 +58,7 @@ class Cascaded:
         """Return the line of a table, in the order of `HEAD`."""
         return (
             self.name,
-            f"{100 * (1 - self.error):g}%",
+            complement(self.error),
             f"{100 * self.asked.value:.1f}%",
             f"{self.evaluations:,.0f}",
             f"{100 * self.of_baseline:.1f}%",

@@ -45,8 +45,8 @@ class Row:
     coverage_by_bin : tuple of CoverageBin
         Coverage by the size of the bound.
     conditional_bound : float
-        What ``error`` promises among certified inputs only: ``error`` / (certified share), at most 1; ``error`` itself
-        where it was promised of those.
+        What ``error`` promises among certified inputs only: ``error`` / (lower bound of their share, with confidence
+        0.99), at most 1; ``error`` itself where it was promised of those.
     role : str
         The contender's.
     """
@@ -263,8 +263,10 @@ def _row(
         coverage=metrics.coverage(certificates, contender.predicted, reference),
         coverage_by_bin=coverage_by_bin(certificates, contender.predicted, reference),
         error=contender.error,
-        conditional_bound=metrics.conditional_error_bound(
-            contender.error, 1.0 if contender.of_certified else 1.0 - abstention
+        conditional_bound=contender.error
+        if contender.of_certified
+        else metrics.conditional_error_bound(
+            contender.error, int(np.count_nonzero(~certificates.abstained)), len(certificates)
         ),
         statement=contender.statement,
         role=contender.role,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.promise import percent
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,7 +36,7 @@ class Contender:
     predicted : int64[B]
         The class that ``p_lower`` speaks of, also where the certifier abstains.
     error : float
-        Failure probability it promises: α of Monte Carlo, β + γ of a calibrated curve.
+        Failure probability it promises: α of Monte Carlo, the promise of a calibrated curve.
     statement : str
         Its guarantee in one or two sentences.
     of_certified : bool
@@ -98,7 +100,8 @@ def fixed_budget(
         cohen_certify(selection, estimation, alpha=alpha, sigma=sigma),
         cohen_select(selection),
         alpha,
-        f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise (Cohen et al. "
-        f"2019): {int(selection[0].sum()):,} draws pick the class, {int(estimation[0].sum()):,} others bound it.",
+        f"For any input, each certificate is wrong with probability at most {percent(alpha)} over its own noise "
+        f"(Cohen et al. 2019): {int(selection[0].sum()):,} draws pick the class, {int(estimation[0].sum()):,} others "
+        "bound it.",
         role=role,
     )

@@ -10,6 +10,7 @@ from rrise.evaluation import metrics
 from rrise.evaluation.comparison import Comparison
 from rrise.evaluation.coverage_bins import CoverageBin
 from rrise.evaluation.drawing import ALARM, GRID, MUTED, Picture, legend, picture, style, tall
+from rrise.promise import complement
 
 _MARKERS = "osD^vPX"
 
@@ -37,7 +38,7 @@ def promises(comparison: Comparison) -> Picture:
         for error in sorted({row.error for row in comparison.rows}):
             axes.axvline(100 * (1 - error), color=ALARM, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.annotate(
-                f"promised {100 * (1 - error):g}%",
+                f"promised {complement(error)}",
                 (100 * (1 - error), -0.62),
                 xytext=(-5, 0),
                 textcoords="offset points",
@@ -89,7 +90,7 @@ def by_confidence(comparison: Comparison) -> Picture:
         for error in sorted({row.error for row in rows}):
             axes.axhline(100 * (1 - error), color=ALARM, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.annotate(
-                f"promised {100 * (1 - error):g}%",
+                f"promised {complement(error)}",
                 (len(bins) - 0.5, 100 * (1 - error)),
                 xytext=(0, -4),
                 textcoords="offset points",

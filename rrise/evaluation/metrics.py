@@ -127,10 +127,10 @@ def certified_accuracy_lower(
     radii : float[R]
         Radii in ℓ2 of [0, 1] pixels, at least 0.
     error : float
-        Promised failure probability over all inputs: β + γ, or α.
+        Promised failure probability over all inputs: a bundle's promise, or α.
     confidence : float
         Each bound holds with this probability over the draw of the inputs, given a promise that holds of this very
-        certifier: α of Monte Carlo; β + γ of a training-conditional guarantee, which leaves out a share η of
+        certifier: α of Monte Carlo; that of a training-conditional guarantee, which leaves out a share η of
         calibrations (take η off the confidence). A marginal promise is one on average over calibrations, and so is
         then the bound.
 
@@ -250,22 +250,28 @@ def bounds_met(
     return holds, refuted
 
 
-def conditional_error_bound(error: float, certified: float) -> float:
-    """Return what a failure probability over all inputs still promises among the certified ones: ``error / certified``.
+def conditional_error_bound(error: float, certified: int, total: int, confidence: float = LOWER_CONFIDENCE) -> float:
+    """Return what a failure probability over all inputs still promises among the certified ones: ``error`` / share.
+
+    The share of inputs that are certified is bounded from below, by Clopper and Pearson, from these; an estimate of it
+    in the denominator would promise too much about half the time.
 
     Parameters
     ----------
     error : float
-        Promised failure probability over all inputs: β + γ, or α.
-    certified : float
-        Share of inputs that are certified.
+        Promised failure probability over all inputs: a bundle's promise, or α.
+    certified, total : int
+        How many inputs, drawn independently and without a part in calibration, are certified, of how many.
+    confidence : float
+        With which the bound on their share holds, over the draw of these inputs.
 
     Returns
     -------
     float
         At most 1, and 1 where nothing is certified.
     """
-    return min(1.0, error / certified) if certified > 0 else 1.0
+    share = float(clopper_pearson(certified, total, 1.0 - confidence))
+    return min(1.0, error / share) if share > 0 else 1.0
 
 
 def break_even(offline: float, monte_carlo: float, single_pass: float = 1.0) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from rrise.evaluation.comparison import Comparison, Row
 from rrise.evaluation.contender import BUDGET, PASSES
 from rrise.evaluation.drawing import Picture, legend, picture, style, tall
+from rrise.promise import percent
 
 
 def more_passes(comparison: Comparison) -> Picture | None:
@@ -45,11 +46,20 @@ def more_passes(comparison: Comparison) -> Picture | None:
         "More passes when there is time",
         f"Leftmost the single pass of {comparison.deployed}, then the same surrogate with more and more noisy passes, "
         f"each number calibrated for itself; beside it {comparison.baseline} with 100 draws more than these, and with "
-        "all.",
+        f"all.{_promises(ours)}",
         f"Line chart of average certified radius against passes and time for {comparison.deployed} and "
         f"{comparison.baseline}",
         height=tall(0) * (1.5 if len(axes_of) > 1 else 1),
     )
+
+
+def _promises(ours: Sequence[Row]) -> str:
+    """Return that the single pass and those with more passes promise different shares, or nothing."""
+    single, more = (sorted({row.error for row in ours if (row.role == PASSES) == passes}) for passes in (False, True))
+    if single == more:
+        return ""
+    shares = " and ".join(", ".join(map(percent, errors)) for errors in (single, more))
+    return f" What may be wrong differs: {shares} of the inputs."
 
 
 def _points(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> tuple[list[float], list[float]]:

@@ -20,6 +20,8 @@ from rrise.evaluation import metrics
 from rrise.evaluation.cascade_table import HEAD, cascades, explained
 from rrise.evaluation.comparison import Comparison
 from rrise.evaluation.contender import CalibrationView
+from rrise.evaluation.tables import among_certified
+from rrise.promise import complement, percent
 
 SHOWN_IMAGES = 8
 """Images in each strip of the report."""
@@ -75,7 +77,9 @@ def write_report(
         "percent": _percent,
         "number": _number,
         "duration": _duration,
-        "complement": lambda error: f"{round(100 * (1 - error), 6):g}%",
+        "complement": complement,
+        "at_most": percent,
+        "among_certified": among_certified,
         "plain": lambda value: f"{value:g}",
         "paid_back": _paid_back,
         "svg": lambda text: _data_uri("image/svg+xml", text.encode()),

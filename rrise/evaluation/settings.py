@@ -21,7 +21,7 @@ class EvaluateConfig:
         metadata={"help": "radii at which certified accuracy is tabulated, ℓ2 of [0, 1] pixels"},
     )
     alpha: float = field(
-        default=0.0, metadata={"help": "failure probability of a Monte Carlo certificate; 0 means beta + gamma"}
+        default=0.0, metadata={"help": "failure probability of a Monte Carlo certificate; 0: what the bundles promise"}
     )
     n_selection: int = field(default=100, metadata={"help": "noisy draws an image that pick Monte Carlo's class"})
     decline: float = field(
@@ -53,7 +53,9 @@ class EvaluateConfig:
         if list(self.radii) != sorted(set(self.radii)):
             raise ValueError(f"radii: expected increasing radii, got {self.radii}. Sort them and drop repeats.")
         if not 0 <= self.alpha < 1:
-            raise ValueError(f"alpha: expected 0 (for beta + gamma) or a value below 1, got {self.alpha}. Try 0.05.")
+            raise ValueError(
+                f"alpha: expected 0 (for what the bundles promise) or a value below 1, got {self.alpha}. Try 0.05."
+            )
         if not 0 <= self.decline < 1:
             raise ValueError(f"decline: expected a share of the radius in [0, 1), got {self.decline}. Try 0.01.")
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):

@@ -14,6 +14,7 @@ from rrise.evaluation import metrics
 from rrise.evaluation.cascade_table import HEAD, cascades, explained
 from rrise.evaluation.comparison import Comparison, Row
 from rrise.evaluation.costs import Costs
+from rrise.promise import complement, percent
 
 METRICS_SCHEMA = "rrise-metrics/1"
 
@@ -71,7 +72,7 @@ def as_markdown(comparison: Comparison) -> str:
         *(
             [
                 row.name,
-                f"{100 * (1 - row.error):g}%",
+                complement(row.error),
                 *(_percent(share) for share in (row.coverage.overall, row.coverage.boundary, row.coverage.certified)),
                 f"{row.coverage.refuted.count} of {row.coverage.refuted.total}",
             ]
@@ -91,7 +92,7 @@ def as_markdown(comparison: Comparison) -> str:
         f"of those draws reaches it; it is refuted if even their upper bound (level {metrics.REFUTATION_LEVEL:g}) "
         "does not. Where a bound is made from about as many draws, their own scatter puts some below bounds that hold.",
         markdown_table(promised),
-        *(f"**{row.name}.** {row.statement} {_among_certified(row)}" for row in rows),
+        *(f"**{row.name}.** {row.statement} {among_certified(row)}" for row in rows),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -117,14 +118,18 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
 
 
-def _among_certified(row: Row) -> str:
+def among_certified(row: Row) -> str:
+    """Return what a certifier's promise leaves among certified images alone, in words."""
     if row.conditional_bound >= 1:
         return "Among certified images alone this promises nothing: too few are certified here."
     if row.conditional_bound == row.error:
-        return f"Among certified images alone: a failure probability of at most {100 * row.error:.2f}%."
+        return f"Among certified images alone: a failure probability of at most {percent(row.error)}."
+    least = math.floor(1000 * row.error / row.conditional_bound) / 10
     return (
-        f"Among certified images alone: a failure probability of at most {100 * row.conditional_bound:.2f}%, which is "
-        f"{row.error:g} divided by the {100 * (1 - row.abstention):.1f}% of images certified here."
+        f"Among certified images alone: a failure probability of at most {percent(row.conditional_bound)}, which is "
+        f"{percent(row.error)} divided by the share of images that is certified, at least "
+        f"{least:g}% with confidence {metrics.LOWER_CONFIDENCE:g} "
+        f"({100 * (1 - row.abstention):.1f}% here)."
     )
 
 

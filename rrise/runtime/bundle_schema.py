@@ -143,7 +143,7 @@ class Bundle:
             section.refuse("file", f"another file than {DOCUMENT} and {SIGNATURE}")
         section = fields.section("curve")
         curve = Curve.parse(section)
-        calibration = CalibrationRecord.parse(fields.section("calibration"), engine.num_classes, newer)
+        calibration = CalibrationRecord.parse(fields.section("calibration"), engine.num_classes, newer, extra)
         # n draws cannot support more than beta^(1/n); the factor allows for the rounding of the power itself.
         cap = min(1.0, calibration.beta ** (1 / calibration.n) * (1 + 4 * np.finfo(np.float64).eps))
         if curve.knots_p.max() > cap:

@@ -24,7 +24,8 @@ from rrise.runtime.reference import TOLERANCE, Reference
 LIMITS = (
     "A certificate is a statement about the smoothed classifier at inputs exchangeable with the calibration images. "
     "An attacker who moves an input can also move the surrogate's output: the clean input is certified, a shifted "
-    "stream of inputs is not."
+    "stream of inputs is not. What may be wrong is a share of inputs, which a Monte Carlo certifier's alpha bounds for "
+    "each input by itself."
 )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
+from rrise.promise import promise, rounded_up
 from rrise.runtime.documents import Fields
 
 GUARANTEES = ("marginal", "training-conditional", "certified")
@@ -58,7 +58,7 @@ class CalibrationRecord:
     beta : float
         Share of wrong Clopper-Pearson bounds allowed at each calibration image, in (0,1).
     gamma : float
-        Share of future inputs allowed below the curve, in (0,1); beta + gamma < 1.
+        Share of future inputs whose bound is allowed below the curve, in (0,1); gamma / (1 - beta) < 1.
     eta : float
         Chance that an unlucky calibration draw breaks the guarantee, in (0,1); unused if marginal.
     n : int
@@ -78,6 +78,8 @@ class CalibrationRecord:
         Class frequencies that the calibration images were weighted for; none if they were not.
     effective : float or None
         Effective number of images under those weights; None without.
+    shared_draws : bool
+        Whether scores are made from some of the draws that the bounds count: a bundle of more passes.
     """
 
     guarantee: str
@@ -92,23 +94,30 @@ class CalibrationRecord:
     bins: tuple[BinRecord, ...] = ()
     priors: tuple[float, ...] = ()
     effective: float | None = None
+    shared_draws: bool = False
 
     @property
     def error(self) -> float:
-        """Share of inputs with a wrong bound that the guarantee allows: beta + gamma, added as decimals."""
-        return float(Fraction(str(self.beta)) + Fraction(str(self.gamma)))
+        """Share of wrong bounds that the guarantee allows, :func:`rrise.promise.promise` rounded up."""
+        return rounded_up(promise(self.beta, self.gamma, shared_draws=self.shared_draws))
 
     @classmethod
-    def parse(cls, fields: Fields, num_classes: int, newer: bool = True) -> CalibrationRecord:
+    def parse(
+        cls, fields: Fields, num_classes: int, newer: bool = True, shared_draws: bool = False
+    ) -> CalibrationRecord:
         """Return the record that the fields hold, or raise ValueError naming the field.
 
-        Only a ``newer`` bundle than version 1 may hold the members that have a default above, each of them or none.
+        ``shared_draws`` is what the bundle says outside of them. Only a ``newer`` bundle than version 1 may hold the
+        members that have a default above, each of them or none.
         """
         fields.exactly(*_MEMBERS, optional=_OPTIONAL if newer else ())
         guarantee = fields.value("guarantee", str, f"one of {', '.join(GUARANTEES)}", lambda name: name in GUARANTEES)
         beta = fields.value("beta", float, "a number between 0 and 1", lambda beta: 0.0 < beta < 1.0)
         gamma = fields.value(
-            "gamma", float, f"a number between 0 and 1 - beta = {1 - beta}", lambda g: 0.0 < g < 1 - beta
+            "gamma",
+            float,
+            f"a number between 0 and 1 - beta = {1 - beta}",
+            lambda g: 0.0 < g < 1.0 and promise(beta, g) < 1,
         )
         if guarantee == "marginal":
             eta = fields.value("eta", float, "a number in [0,1)", lambda eta: 0.0 <= eta < 1.0)
@@ -129,6 +138,7 @@ class CalibrationRecord:
             bins=_bins(fields, images),
             priors=priors,
             effective=_effective(fields, images, bool(priors)),
+            shared_draws=shared_draws,
         )
 
 

@@ -31,7 +31,7 @@ class LevelsBundle:
     curves : tuple of S Curves
         From the top probability at each sigma to the lower bound there.
     calibration : CalibrationRecord
-        What the curves share: beta is that of all bounds of an input together, the score is the largest of S.
+        What the curves share; beta is that of each bound, the score of an input is the largest of its S.
     statement, limits, provenance, sha256, reference
         As in :class:`rrise.runtime.bundle_schema.Bundle`.
     """
@@ -73,14 +73,14 @@ class LevelsBundle:
         rows = fields.values("curves", dict, f"{levels} objects, one for each of engine.sigmas", lambda _: True)
         if len(rows) != levels:
             fields.refuse("curves", f"{levels} objects, one for each of engine.sigmas")
-        # Each bound was made at beta / S; the factor allows for the rounding of the power itself.
-        cap = min(1.0, (calibration.beta / levels) ** (1 / calibration.n) * (1 + 4 * 2.0**-52))
+        # The factor allows for the rounding of the power itself.
+        cap = min(1.0, calibration.beta ** (1 / calibration.n) * (1 + 4 * 2.0**-52))
         curves = []
         for place, row in enumerate(rows):
             section = Fields(row, fields.thing, fields.advice, f"curves[{place}].")
             curves.append(Curve.parse(section))
             if curves[-1].knots_p.max() > cap:
-                section.refuse("knots_p", f"at most (beta/{levels})^(1/n) = {cap}")
+                section.refuse("knots_p", f"at most beta^(1/n) = {cap}")
         return cls(
             engine=engine,
             curves=tuple(curves),

@@ -11,7 +11,7 @@ import numpy as np
 
 from rrise.calibration.scored import Scored
 from rrise.stages.build import require_counts_of
-from rrise.stages.first_stage import FOLDER, described, first_stage, promise_of
+from rrise.stages.first_stage import FOLDER, described, first_stage
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -168,17 +168,17 @@ def calibrate(
         found.append(_Made(curve, calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared)))
     deployed = DEPLOYED if DEPLOYED in config.curves else config.curves[0]
     if config.passes:
-        beta, gamma = split_of_alpha(config, deployed, shape, splits, drawn)
+        beta, gamma = split_of_alpha(config, deployed, shape, splits, drawn, shared_draws=True)
         levels = {"beta": beta, "gamma": gamma, "curve": deployed}
         for more, q_m, profile_m in _with_passes(config.passes, scored, raw, shape, drawn, facts.seed):
-            of_passes = calibrated(q_m, scored.k, scored.n, profile=profile_m, **levels, **shared)
-            found.append(_Made(f"{deployed}-m{more.m}", of_passes, describe_passes(more.m, more.kappa), extra=more))
+            joined = calibrated(q_m, scored.k, scored.n, profile=profile_m, shared_draws=True, **levels, **shared)
+            found.append(_Made(f"{deployed}-m{more.m}", joined, describe_passes(more.m, more.kappa), extra=more))
     if config.cascade:
         beta, gamma = split_of_alpha(first_stage(config), deployed, shape, splits, drawn)
         levels = {"beta": beta, "gamma": gamma, "curve": deployed}
         first = calibrated(scored.q, scored.k, scored.n, profile=points, **levels, **shared)
         whole = next(made.calibration for made in found if made.name == deployed)
-        found.append(_Made(f"{deployed}-{FOLDER}", first, *described(first, promise_of(whole))))
+        found.append(_Made(f"{deployed}-{FOLDER}", first, *described(first, whole.error)))
     with whole_folder(out) as folder:
         for made in found:
             save_bundle(
@@ -248,16 +248,22 @@ def require_draws(stores: Mapping[str, Sequence[CountStore]], config: CalibrateC
 
 
 def split_of_alpha(
-    config: CalibrateConfig, curve: str, shape: Scored | None, splits: Splits, draws: int
+    config: CalibrateConfig,
+    curve: str,
+    shape: Scored | None,
+    splits: Splits,
+    draws: int,
+    *,
+    shared_draws: bool = False,
 ) -> tuple[float, float]:
-    """Return beta and gamma: as configured, or the best split of alpha on the profile, under the priors if any."""
+    """Return beta and gamma: as configured, or the best for alpha on the profile, under the priors if any."""
     from rrise.calibration.levels import choose_levels
 
     if not config.alpha:
         return config.beta, config.gamma
     if shape is None:
         raise ValueError(
-            "profile: expected the training images' counts to split alpha by, got none. Give --profile, or --beta and "
+            "profile: expected the training images' counts to choose beta by, got none. Give --profile, or --beta and "
             "--gamma in place of --alpha."
         )
     return choose_levels(
@@ -273,6 +279,7 @@ def split_of_alpha(
         labels=splits.profile.labels,
         priors=config.priors,
         classes=np.bincount(splits.calibration.labels, minlength=len(splits.calibration.classes)).tolist(),
+        shared_draws=shared_draws,
     )
 
 

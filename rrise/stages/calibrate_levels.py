@@ -163,9 +163,9 @@ def _by_sigma(name: str, places: Sequence[str | Path], sigmas: Sequence[float], 
 def _split(
     config: CalibrateConfig, curve: str, profile: Sequence[Scored], splits: Splits, draws: int
 ) -> tuple[float, float]:
-    """Return beta and gamma: as configured, or of the splits of alpha that the noise levels want the middle one.
+    """Return beta and gamma: as configured, or of the pairs for alpha that the noise levels want the middle one.
 
-    Any split is valid that calibration images had no part in.
+    Any pair is valid that calibration images had no part in.
     """
     profiles: Sequence[Scored | None] = profile or [None]
     wanted = [split_of_alpha(config, curve, own, splits, draws) for own in profiles]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rrise.promise import percent
 from rrise.stages.calibrate import DEPLOYED
 from rrise.stages.first_stage import cascade_alpha
 from rrise.stages.pass_contenders import name_of
@@ -34,9 +35,10 @@ _FEWER = 4
 
 @dataclass(frozen=True)
 class Certifiers:
-    """The bundles that are compared, by the names of their contenders; one sigma and beta + gamma for all.
+    """The bundles that are compared, by the names of their contenders.
 
-    Their number of calibration draws, paid once, may be another than Monte Carlo's.
+    They have one sigma; those of a single pass make one promise, those of more passes one. Their number of calibration
+    draws, paid once, may be another than Monte Carlo's.
 
     Attributes
     ----------
@@ -63,7 +65,7 @@ class Certifiers:
 
     @property
     def error(self) -> float:
-        """Failure probability that it promises, beta + gamma."""
+        """Failure probability that it promises."""
         return self.stated.bundle.calibration.error
 
 
@@ -75,7 +77,8 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     FileNotFoundError
         If the folder holds no bundle.
     ValueError
-        If sigma or beta + gamma differ, or there are several bundles for a cascade.
+        If sigma differs, or what is promised by those of a single pass (or, of a cascade, with Monte Carlo), or of
+        more; or if there are several bundles for a cascade.
     """
     from rrise.runtime.bundle import load_bundle
     from rrise.runtime.certifier import Certifier
@@ -100,11 +103,15 @@ def open_certifiers(bundles: Path, rivals: Mapping[str, Path]) -> Certifiers:
     everyone |= {name: loaded[folder] for name, folder in passes.items()}
     if first:
         everyone["the cascade's bundle"] = loaded[first[0]]
-    levels = {(b.sigma, cascade_alpha(b) or b.calibration.error) for b in everyone.values()}
-    if len(levels) > 1:
+    levels = {(b.sigma, b.extra_passes is not None, cascade_alpha(b) or b.calibration.error) for b in everyone.values()}
+    if len(levels) > 1 + bool(passes) or len({sigma for sigma, *_ in levels}) > 1:
+        shown = ", ".join(
+            f"sigma {sigma:g}{', more passes' if more else ''}, {percent(error)}"
+            for sigma, more, error in sorted(levels)
+        )
         raise ValueError(
-            f"bundles: expected one sigma and beta + gamma in {bundles}{' and of rivals' if rivals else ''}, got "
-            f"{sorted(levels)}. Compare like with like."
+            f"bundles: expected one sigma and promise in {bundles}{' and of rivals' if rivals else ''}, got "
+            f"{shown}. Compare like with like."
         )
     return Certifiers(found, deployed, passes, everyone, Certifier.load(first[0]) if first else None)
 
@@ -173,7 +180,7 @@ def monte_carlo(
     guess, sigma, (unit, most) = cohen_select(selection), base.sigma, unit_of(base)
     rng = np.random.default_rng([base.seed, _THINNING])
     pilot = f"{int(selection[0].sum()):,} draws"
-    each = f"For any input, each certificate is wrong with probability at most {alpha:g} over its own noise"
+    each = f"For any input, each certificate is wrong with probability at most {percent(alpha)} over its own noise"
     budgets = budget_map(n_max=most, batch=unit, alpha=alpha, sigma=sigma, decline=config.decline)
     fresh = thinned(estimation, input_specific_budget(selection, budgets, alpha=alpha), rng)
     looks = np.arange(unit, most + 1, unit)

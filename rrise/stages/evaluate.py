@@ -202,7 +202,7 @@ def _compare(
     tables["estimation"] = few_of(tables["estimation"], base.n, base.seed)
     compared = contenders(certifiers, images, tables["selection"], tables["estimation"], larger, config, base)
     if passes:
-        alpha = config.alpha or certifiers.error
+        alpha = config.alpha or next(iter(passes.values())).bundle.calibration.error
         compared += pass_contenders(passes, images, tables, alpha=alpha, n_selection=config.n_selection, seed=base.seed)
     if first := certifiers.first_stage:
         compared += cascade_contenders(first, images, tables["selection"], tables["estimation"], config, base)

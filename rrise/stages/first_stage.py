@@ -26,17 +26,9 @@ def first_stage(config: CalibrateConfig) -> CalibrateConfig:
     return replace(config, gamma=part("gamma", config.gamma, config.cascade))
 
 
-def promise_of(calibration: Calibration) -> float:
-    """Return what a calibration promises, as its bundle will say."""
-    from rrise.runtime.calibration_record import CalibrationRecord
-
-    c = calibration
-    return CalibrationRecord(c.guarantee, c.beta, c.gamma, c.eta, c.n, c.images, c.rank, c.t).error
-
-
 def described(calibration: Calibration, alpha: float) -> tuple[str, dict[str, Any]]:
     """Return what a first stage adds to its bundle's statement and provenance, where the promise in all is alpha."""
-    return describe_first_stage(alpha, left_over(alpha, promise_of(calibration))), {_FACT: alpha}
+    return describe_first_stage(alpha, left_over(alpha, calibration.error)), {_FACT: alpha}
 
 
 def cascade_alpha(bundle: Bundle) -> float | None:
