@@ -69,7 +69,7 @@ def engine_of_all(run: Run, sigmas: list[float]) -> Path:
         place = run.folder / f"{sigma:g}"
         for name, split in SPLITS.items():
             n = recipe.evaluate.n_selection if name == "selection" else recipe.sample.n
-            config = replace(recipe.sample, sigma=sigma, n=n, first_n=0)
+            config = replace(recipe.sample, sigma=sigma, n=n)
             stream = STREAMS["targets" if name in ("train", "calibration") else name]
             places = (run.folder / "classifier", place / name)
             stages.sample(run.splits, split, config, recipe.execution, *places, stream=stream)

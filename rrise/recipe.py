@@ -251,13 +251,12 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
             costly=costly,
         )
 
-    fixed = dataclasses.replace(recipe.sample, first_n=0)  # what bounds are made from
     targets = dataclasses.replace(recipe.sample, n=recipe.targets.n or recipe.sample.n)
     yield sampled("train", "targets", targets, "targets", costly=True)
     profile = counts / ("profile" if recipe.data.profile else "train")
     if recipe.data.profile:
-        yield sampled("profile", "profile", fixed, "targets", costly=True)
-    yield sampled("calibration", "calibration", fixed, "targets", costly=True)
+        yield sampled("profile", "profile", recipe.sample, "targets", costly=True)
+    yield sampled("calibration", "calibration", recipe.sample, "targets", costly=True)
 
     def deployed(name: str, table: str, config: FitConfig, place: Path, curves: tuple[str, ...]) -> Iterator[Step]:
         surrogate, engine, bundles = place / "surrogate", place / "engine", place / "bundles"
@@ -296,7 +295,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         rivals[f"{recipe.rival.loss.upper()} surrogate"] = out / "rival" / "bundles" / curve
     scale: dict[str, object] = {"scale": recipe.scale} if recipe.scale else {}
     for name, n in recipe.evaluate.draws(recipe.sample.n, recipe.calibrate.passes).items():
-        yield sampled(name, "test", dataclasses.replace(fixed, n=n), name, costly=False)
+        yield sampled(name, "test", dataclasses.replace(recipe.sample, n=n), name, costly=False)
     yield Step(
         "evaluate",
         "evaluate",

@@ -36,8 +36,6 @@ def test_a_plan_measures_and_writes_nothing(finished: tuple[Path, list[str]], tm
         stages.plan(
             splits, "train", replace(recipe.sample, n=50), LOCAL, run / "classifier", run / "counts/train", stream=0
         )
-    with pytest.raises(ValueError, match="first_n: expected 0"):
-        stages.plan(splits, "test", replace(recipe.sample, first_n=10), LOCAL, *where, stream=0)
 
 
 def test_a_plan_for_ray_scales_from_one_worker(

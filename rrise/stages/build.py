@@ -42,25 +42,10 @@ def sample(
     progress: bool = True,
 ) -> str:
     """Sample class counts into a store, going on where an earlier run stopped."""
-    require_fixed(config, split, stream)
     store, sampled = fill_counts(splits, split, config, execution, classifier, out, stream=stream, progress=progress)
     images, facts = getattr(splits, split), store.manifest
     drawn = f"{len(images)} images × {facts.n} draws"
-    if facts.budget:
-        spent, most = int(store.table().n.sum()), len(images) * facts.n
-        drawn = f"{len(images)} images, {spent:,} draws of {most:,} ({1 - spent / most:.0%} saved)"
     return f"{drawn} in {store.uri} ({sampled} of {store.shards} shards sampled now)"
-
-
-def require_fixed(config: SampleConfig, split: str, stream: int) -> None:
-    """Raise ValueError where draws may stop early although a bound will be made from them."""
-    from rrise.targets.noise import TARGETS
-
-    if config.first_n and (split not in ("train", "targets") or stream != TARGETS):
-        raise ValueError(
-            f"first_n: expected 0 for counts of the {split} split, got {config.first_n}. Only training targets may "
-            "stop early: a bound is made for a number of draws fixed beforehand."
-        )
 
 
 def fill_counts(

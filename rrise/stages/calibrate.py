@@ -62,7 +62,7 @@ def as_of(draws: int, scored: Scored) -> Scored:
     """Return points as if each had this many draws, at its share of agreeing ones.
 
     A curve's shape should be that of the bounds that it will be calibrated to, which depend on their number of draws;
-    targets may have fewer, or stop early. It is a shape only: no guarantee rests on it.
+    targets may have fewer. It is a shape only: no guarantee rests on it.
     """
     agreeing = np.rint(scored.k * (draws / scored.n)).astype(np.int64)
     return Scored(scored.q, agreeing, np.full_like(scored.n, draws))
@@ -193,11 +193,12 @@ def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[
 
 
 def require_fixed_draws(store: CountStore) -> None:
-    """Raise ValueError if counts stopped early for some images: a bound is made for a number fixed beforehand."""
-    if budget := store.manifest.budget:
+    """Raise ValueError unless all images have the manifest's n draws: a bound is made for a number fixed beforehand."""
+    draws, n = store.table().n, store.manifest.n
+    if (other := draws[draws != n]).size:
         raise ValueError(
-            f"counts: expected the same number of draws of every image, got counts that stop early from {budget.first} "
-            f"draws on in {store.uri}. A bound needs a number fixed beforehand: sample without --first-n."
+            f"counts: expected n={n} draws of every image, as the manifest says, got {other[0]} of {other.size} images "
+            f"in {store.uri}. A bound needs a number fixed beforehand: sample again into another folder."
         )
 
 

@@ -84,7 +84,7 @@ def evaluate(
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
     require_unseen("test", images, used)
     first = certifiers.stated.bundle
-    base = replace(sampling, sigma=first.sigma, n=first.calibration.n, first_n=0)
+    base = replace(sampling, sigma=first.sigma, n=first.calibration.n)
     calibration = CountStore.open(within(str(counts), "calibration")).manifest
     for name in ("precision", "compile", "device"):
         run, asked = getattr(calibration, name), getattr(base, name)

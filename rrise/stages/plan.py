@@ -56,10 +56,9 @@ def plan(
     ValueError
         As :func:`rrise.stages.build.sample`, for what it would refuse.
     """
-    from rrise.stages.build import manifest_of, require_fixed
+    from rrise.stages.build import manifest_of
     from rrise.stages.workers import WorkerSpec, local_network
 
-    require_fixed(config, split, stream)
     images: ImageSet = getattr(splits, split)
     network = local_network(classifier)
     manifest = manifest_of(images, config, network, stream=stream)
@@ -132,9 +131,8 @@ def _lines(
     monte_carlo = config.n + EvaluateConfig().n_selection
     offline = len(splits.targets) * draws + len(splits.calibration) * config.n
     queries = break_even(int(offline), monte_carlo)
-    early = f", {draws:,.0f} an image where draws stop early" if manifest.budget else ""
     lines = [
-        f"evaluations   {work:,.0f} ({len(images):,} images, n = {config.n:,}{early}), {left:,.0f} of them still to do",
+        f"evaluations   {work:,.0f} ({len(images):,} images, n = {config.n:,}), {left:,.0f} of them still to do",
         f"probe         {found.evaluations:,} evaluations ({found.images} images) in {found.seconds:.1f} s on one "
         f"worker ({config.device}): {found.speed:,.0f} a second",
     ]

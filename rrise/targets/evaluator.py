@@ -81,7 +81,6 @@ class ShardEvaluator:
             batch_size=facts.batch,
             device=self.device or facts.device,
             threads=self.threads,
-            budget=facts.budget,
         )
 
 

@@ -7,15 +7,14 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rrise.targets.budget import Budget
 from rrise.targets.settings import SampleConfig
 
 if TYPE_CHECKING:
     from rrise.image_set import ImageSet
 
-FORMAT = "rrise-counts/2"
-BEFORE = "rrise-counts/1"
-"""The format before, still read: it lacks the fields that have defaults here."""
+FORMAT = "rrise-counts/3"
+_BEFORE = {"rrise-counts/1": {"precision", "compile"}, "rrise-counts/2": set[str]()}
+"""Formats before, still read, and the fields that each lacks: those have defaults here."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,6 @@ class Manifest:
         Images in all, and in each shard but the last.
     precision, compile : str, bool
         How the classifier is run.
-    first_n : int
-        Draws after which an image may stop first, see :mod:`rrise.targets.budget`; 0: all get n draws.
     versions : dict
         Package versions; recorded, not compared.
     """
@@ -58,7 +55,6 @@ class Manifest:
     shard_size: int
     precision: str = "float32"
     compile: bool = False
-    first_n: int = 0
     versions: dict[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -71,11 +67,9 @@ class Manifest:
         from rrise._C import __version__
 
         same = ("sigma", "n", "seed", "sampler", "batch", "shard_size", "precision", "compile")
-        budget = Budget.of(config)
         return cls(
             **{name: getattr(config, name) for name in same},
             stream=stream,
-            first_n=budget.first if budget else 0,
             device=config.device.partition(":")[0],
             num_classes=num_classes,
             classifier_sha256=classifier_sha256,
@@ -83,11 +77,6 @@ class Manifest:
             images=len(images),
             versions={"rrise": __version__, "numpy": version("numpy"), "torch": version("torch")},
         )
-
-    @property
-    def budget(self) -> Budget | None:
-        """When an image may stop early; None if each gets n draws."""
-        return Budget(self.first_n, self.n) if self.first_n else None
 
     @property
     def shards(self) -> int:
@@ -119,10 +108,11 @@ class Manifest:
             found = fields.pop("format")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{where}: expected a manifest of counts, got something else ({error!r}).") from error
-        if found not in (FORMAT, BEFORE):
+        if found != FORMAT and found not in _BEFORE:
             raise ValueError(f"{where}: expected format {FORMAT}, got {found}. Use the rrise that wrote it.")
-        later = {"precision", "compile", "first_n"} if found == BEFORE else set()
-        names = {item.name for item in dataclasses.fields(cls)} - later
+        if found in _BEFORE and fields.pop("first_n", 0):
+            raise ValueError(f"{where}: expected n draws of every image, got counts that stopped early. Sample again.")
+        names = {item.name for item in dataclasses.fields(cls)} - _BEFORE.get(found, set())
         if fields.keys() != names:
             raise ValueError(f"{where}: expected the fields {sorted(names)}, got {sorted(fields)}.")
         return cls(**fields)

@@ -19,7 +19,6 @@ from rrise.targets.settings import batch_geometry, require_sampling
 if TYPE_CHECKING:
     import torch
 
-    from rrise.targets.budget import Budget
     from rrise.targets.passes import Classifier
 
 
@@ -37,13 +36,12 @@ def sample_counts(
     first_draw: int = 0,
     device: str | torch.device = "cpu",
     threads: int | None = None,
-    budget: Budget | None = None,
     progress: bool = False,
 ) -> npt.NDArray[np.uint32]:
     """Return how often the classifier gives each class to each image under n named draws of noise.
 
     One forward pass holds draws of one image only, so an image's counts are a function of (classifier, image, sigma,
-    seed, id, first_draw, n, stream, batch, budget) and of nothing else: not of the other images, their order or
+    seed, id, first_draw, n, stream, batch) and of nothing else: not of the other images, their order or
     number.
 
     Parameters
@@ -66,14 +64,11 @@ def sample_counts(
     threads : int, optional
         On a CPU: images evaluated at a time, each on one thread, which needs a classifier that may be called from
         several threads. 0: one a core. Default: one image at a time, on as many threads as torch was set to use.
-    budget : Budget, optional
-        Stop an image early, see :mod:`rrise.targets.budget`; its last look is n. Not for counts that a bound is made
-        from.
 
     Returns
     -------
     uint32[B, K]
-        Each row sums to n, or with a budget to one of its looks.
+        Each row sums to n.
 
     Raises
     ------
@@ -90,26 +85,19 @@ def sample_counts(
     if getattr(classifier, "training", False):
         raise ValueError("classifier: expected evaluation mode, got training mode. Call classifier.eval() first.")
     target = torch.device(device)
-    batch, _ = batch_geometry(budget.first if budget else n, batch_size)
-    if budget and (budget.n != n or budget.first % batch):
-        raise ValueError(f"budget: expected looks of whole batches of {batch} up to n={n}, got {budget}.")
-    looks = budget.looks() if budget else (n,)
+    batch, _ = batch_geometry(n, batch_size)
     copies = noisy_copies(sampler, sigma, rows, names, shape, batch, seed=seed, stream=stream, device=target)
     ones = torch.ones(batch, dtype=torch.int64, device=target)
 
     @torch.inference_mode()
     def count(row: int) -> torch.Tensor:
-        counts, drawn = None, 0
-        for look in looks:
-            while drawn < look:
-                logits = classifier(copies(row, first_draw + drawn))
-                counts = _no_counts(logits, target) if counts is None else counts
-                _require_logits(logits, batch, len(counts) - 1)
-                label = _labels(logits)[: look - drawn]
-                counts.scatter_add_(0, label, ones[: len(label)])
-                drawn += batch
-            if budget and look < n and counts is not None and budget.settled(counts.cpu().numpy()):
-                break
+        counts = None
+        for drawn in range(0, n, batch):
+            logits = classifier(copies(row, first_draw + drawn))
+            counts = _no_counts(logits, target) if counts is None else counts
+            _require_logits(logits, batch, len(counts) - 1)
+            label = _labels(logits)[: n - drawn]
+            counts.scatter_add_(0, label, ones[: len(label)])
         assert counts is not None  # n >= 1
         return counts
 

@@ -18,13 +18,6 @@ class SampleConfig:
 
     sigma: float = field(default=0.25, metadata={"help": "noise level in units of pixels in [0, 1]"})
     n: int = field(default=1000, metadata={"help": "noisy draws an image"})
-    first_n: int = field(
-        default=0,
-        metadata={
-            "help": "training targets only: draw this often first, then twice as often and so on up to n while the "
-            "class shares are uncertain; 0: n draws of every image"
-        },
-    )
     seed: int = field(default=0, metadata={"help": "seed of the noise"})
     sampler: str = field(default="grid", metadata={"help": "grid (exact, 8-bit images) or gaussian (float32)"})
     batch_size: int = field(default=250, metadata={"help": "most draws of one image in one forward pass"})
@@ -39,15 +32,13 @@ class SampleConfig:
         require_sampling(self.sigma, self.n, self.seed, self.sampler, self.batch_size)
         if self.shard_size < 1:
             raise ValueError(f"shard_size: expected at least 1 image, got {self.shard_size}.")
-        if not 0 <= self.first_n <= self.n:
-            raise ValueError(f"first_n: expected 0 (off) to n={self.n} draws, got {self.first_n}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
 
     @property
     def batch(self) -> int:
-        """Draws in one forward pass; with ``first_n``, of which every stopping point is then a multiple."""
-        return batch_geometry(self.first_n or self.n, self.batch_size)[0]
+        """Draws of an image in one forward pass."""
+        return batch_geometry(self.n, self.batch_size)[0]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("head", "full", "scratch")
 LOSSES = ("ce", "js")
-WEIGHTS = ("draws", "images")
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,6 @@ class FitConfig:
         default=(0.5,), metadata={"help": "pixels are divided by it after the mean; one, or one a channel"}
     )
     loss: str = field(default="ce", metadata={"help": "ce (soft cross-entropy) or js (Jensen-Shannon)"})
-    weights: str = field(
-        default="images",
-        metadata={
-            "help": "what weighs the same where draws stopped early: images, or draws (unbiased); else no matter"
-        },
-    )
     lr: tuple[float, ...] = field(default=(3e-3, 3e-2), metadata={"help": "peak learning rates of AdamW to try"})
     weight_decay: tuple[float, ...] = field(default=(0.0, 0.1), metadata={"help": "weight decays of AdamW to try"})
     epochs: tuple[int, ...] = field(default=(30, 100), metadata={"help": "numbers of passes over the images to try"})
@@ -70,7 +62,7 @@ class FitConfig:
     threads: int = field(default=1, metadata={"help": "CPU threads; weights depend on it; 0: torch's own choice"})
 
     def __post_init__(self) -> None:
-        for name, known in (("strategy", STRATEGIES), ("loss", LOSSES), ("weights", WEIGHTS)):
+        for name, known in (("strategy", STRATEGIES), ("loss", LOSSES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if self.network and self.strategy != "scratch":
@@ -174,8 +166,7 @@ def fit_surrogate(
     images : uint8[N, H, W] or uint8[N, H, W, C]
         Clean images.
     counts : int[N, K]
-        How often the classifier gave each class to each image; rows sum to the image's number of draws, by which
-        images are weighted if ``config.weights`` says so and the numbers differ.
+        How often the classifier gave each class to each image; every image weighs the same, whatever its draws.
     config : FitConfig
     training_ids : uint64[N]
         Ids of the images.
@@ -198,11 +189,7 @@ def fit_surrogate(
 
     ids = np.asarray(training_ids, dtype=np.uint64)
     spec = surrogate_spec(config, classifier)
-    frequencies, draws = _frequencies(np.asarray(counts), len(images), classifier.spec.num_classes, ids)
-    targets = torch.from_numpy(frequencies)
-    # Of mean 1; exactly 1 each where all images have the same number of draws.
-    shares = draws / draws.mean() if config.weights == "draws" else np.ones(len(draws))
-    weights = torch.from_numpy(shares.astype(np.float32))
+    targets = torch.from_numpy(_frequencies(np.asarray(counts), len(images), classifier.spec.num_classes, ids))
     settings = grid(config.lr, config.weight_decay, config.epochs)
     parts = folds(len(images), config.folds, config.seed) if config.folds else []
     pixels = image_tensor(images, classifier.spec.input_shape)
@@ -211,33 +198,32 @@ def fit_surrogate(
         tqdm(total=len(settings) * len(parts) + 1, desc="fit", unit="fit", disable=None if progress else True) as bar,
     ):
         student = learner(config.strategy, classifier, spec, pixels.to(config.device), config.seed)
-        goal, weight = targets.to(config.device), weights.to(config.device)
+        goal = targets.to(config.device)
 
         def held_out_loss(setting: Setting, training: npt.NDArray[np.int64], held_out: npt.NDArray[np.int64]) -> float:
-            given = student.inputs[training], goal[training], weight[training]
-            module, _ = _fitted(student.fresh(), *given, setting, config)
+            module, _ = _fitted(student.fresh(), student.inputs[training], goal[training], setting, config)
             logits = outputs(module, student.inputs[held_out])
-            return float(soft_cross_entropy(logits.double(), goal[held_out].double(), weight[held_out].double()))
+            return float(soft_cross_entropy(logits.double(), goal[held_out].double()))
 
         trials = cross_validate(settings, parts, held_out_loss, bar.update) if parts else []
         chosen = best(trials).setting if trials else settings[0]
-        fitted, training_loss = _fitted(student.fresh(), student.inputs, goal, weight, chosen, config)
+        fitted, training_loss = _fitted(student.fresh(), student.inputs, goal, chosen, config)
         bar.update()
         if not math.isfinite(training_loss):
             raise ValueError(f"lr: training diverged with lr={chosen.lr}. Lower it.")
         whole = student.whole(fitted)
         if config.tune_epochs:
-            whole, training_loss = _tuned(whole, pixels.to(config.device), goal, weight, config)
+            whole, training_loss = _tuned(whole, pixels.to(config.device), goal, config)
         own = outputs(lambda part: classifier.module(unit(part)), pixels)
-    exact, heavy = targets.double(), weights.double()
+    exact = targets.double()
     facts = {
         "fit": asdict(config),
         "cross_validation": [trial.row() for trial in trials],
         "chosen": asdict(chosen),
         "training_loss": training_loss,
         "held_out_loss": best(trials).loss if trials else None,
-        "classifier_loss": float(soft_cross_entropy(own.double(), exact, heavy)),
-        "target_entropy": -float((heavy * torch.xlogy(exact, exact).sum(1)).mean()),
+        "classifier_loss": float(soft_cross_entropy(own.double(), exact)),
+        "target_entropy": -float(torch.xlogy(exact, exact).sum(1).mean()),
     }
     module = whole.cpu().eval().requires_grad_(False)
     return Surrogate(spec, module, np.union1d(classifier.training_ids, ids), facts)
@@ -270,7 +256,6 @@ def _fitted(
     module: nn.Module,
     inputs: torch.Tensor,
     targets: torch.Tensor,
-    weights: torch.Tensor,
     setting: Setting,
     config: FitConfig,
     *,
@@ -280,20 +265,17 @@ def _fitted(
     from rrise.training.descent import Descent, reproducible
     from rrise.training.losses import jensen_shannon, soft_cross_entropy
 
-    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     loss = soft_cross_entropy if config.loss == "ce" else jensen_shannon
     descent = Descent(setting.lr, setting.weight_decay, setting.epochs, config.batch_size)
     if not tuning:
         module.train()
     with reproducible(config.seed, config.device, config.threads) as generator:
-        found = descent.run(
-            module, lambda batch: loss(module(inputs[batch]), targets[batch], weights[batch]), len(inputs), generator
-        )
+        found = descent.run(module, lambda batch: loss(module(inputs[batch]), targets[batch]), len(inputs), generator)
     return module.eval(), found
 
 
 def _tuned(
-    module: nn.Module, pixels: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, config: FitConfig
+    module: nn.Module, pixels: torch.Tensor, targets: torch.Tensor, config: FitConfig
 ) -> tuple[nn.Module, float]:
     """Return the network with all its weights trained, its batch statistics as they were, and its mean loss.
 
@@ -303,7 +285,7 @@ def _tuned(
 
     part = OnBytes(module.to(pixels.device).eval().requires_grad_(True))
     setting = Setting(config.tune_lr, 0.0, config.tune_epochs)
-    _, loss = _fitted(part, pixels, targets, weights, setting, config, tuning=True)
+    _, loss = _fitted(part, pixels, targets, setting, config, tuning=True)
     if not math.isfinite(loss):
         raise ValueError(f"tune_lr: training diverged with tune_lr={config.tune_lr}. Lower it.")
     return module, loss
@@ -311,8 +293,8 @@ def _tuned(
 
 def _frequencies(
     counts: npt.NDArray[Any], images: int, num_classes: int, ids: npt.NDArray[np.uint64]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return each image's class frequencies, and its draws."""
+) -> npt.NDArray[np.float32]:
+    """Return each image's class frequencies."""
     if counts.ndim != 2 or counts.dtype.kind not in "iu":
         raise ValueError(f"counts: expected integers [N, K], got {counts.dtype}{list(counts.shape)}.")
     if not len(counts) == images == len(ids):
@@ -326,4 +308,4 @@ def _frequencies(
     totals = counts.sum(1, dtype=np.int64)
     if images == 0 or counts.min() < 0 or totals.min() < 1:
         raise ValueError("counts: expected images with at least one draw each, got none for some. Sample them first.")
-    return np.asarray(counts / totals[:, None], dtype=np.float32), totals
+    return np.asarray(counts / totals[:, None], dtype=np.float32)
