@@ -22,7 +22,7 @@ from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
 from rrise.targets.noise import STREAMS
-from rrise.targets.settings import ExecutionConfig, SampleConfig
+from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.seen import SeenConfig
@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", required=True, metavar="URI", help="folder of the counts, local or s3://, gs://")
     sample.add_argument("--plan", action="store_true", help="measure a few images, print what all will cost, and stop")
     add_options(sample, SampleConfig)
+    add_options(sample, TargetsConfig, "targets.")
     add_options(sample, ExecutionConfig, title="execution")
 
     fit = verb(

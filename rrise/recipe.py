@@ -231,12 +231,15 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         costly=True,
     )
 
-    def sampled(name: str, split: str, config: SampleConfig, stream: str, *, costly: bool) -> Step:
+    def sampled(
+        name: str, split: str, config: SampleConfig, stream: str, *, costly: bool, targets: TargetsConfig | None = None
+    ) -> Step:
         return Step(
             "sample",
             f"sample-{name}",
             counts / name,
-            facts("sample", sample=config, classifier=classifier, images=getattr(splits, split).sha256),
+            facts("sample", sample=config, classifier=classifier, images=getattr(splits, split).sha256)
+            | ({f"targets.{name}": value for name, value in vars(targets).items()} if targets else {}),
             lambda: stages.sample(
                 splits,
                 split,
@@ -245,14 +248,15 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
                 classifier,
                 counts / name,
                 stream=STREAMS[stream],
+                targets=targets,
                 progress=progress,
             ),
             resumes=True,
             costly=costly,
         )
 
-    targets = dataclasses.replace(recipe.sample, n=recipe.targets.n or recipe.sample.n)
-    yield sampled("train", "targets", targets, "targets", costly=True)
+    own = recipe.targets if recipe.targets != TargetsConfig() else None  # nothing to say of them where nothing is set
+    yield sampled("train", "targets", recipe.sample, "targets", costly=True, targets=own)
     profile = counts / ("profile" if recipe.data.profile else "train")
     if recipe.data.profile:
         yield sampled("profile", "profile", recipe.sample, "targets", costly=True)

@@ -27,6 +27,7 @@ _COUNTED = {
     "train.epochs": "epochs",
     "sample.n": "noisy draws (n)",
     "targets.n": "draws of a target",
+    "targets.views": "views of a target image",
     "evaluate.n_reference": "reference draws",
 }
 _NETWORK = ("network", "options")

@@ -19,7 +19,7 @@ from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
 from rrise.targets.noise import STREAMS
-from rrise.targets.settings import ExecutionConfig, SampleConfig
+from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.seen import SeenConfig
@@ -57,7 +57,8 @@ def sample(arguments: argparse.Namespace) -> None:
     split = "targets" if arguments.split == "train" else arguments.split
     settings = (splits, split, config, execution, arguments.classifier, arguments.out)
     do = stages.plan if arguments.plan else stages.sample
-    print(do(*settings, stream=STREAMS[arguments.stream]))
+    targets = read_options(arguments, TargetsConfig, "targets.")
+    print(do(*settings, stream=STREAMS[arguments.stream], targets=targets))
 
 
 def fit(arguments: argparse.Namespace) -> None:

@@ -377,6 +377,10 @@ def test_files_that_are_no_shards_of_this_store_are_refused(tmp_path):
         ("shard_size", 6),
         ("precision", "bfloat16"),
         ("compile", True),
+        ("views", 2),
+        ("shift", 2),
+        ("flip", True),
+        ("images_per_pass", 3),
     ],
 )
 def test_a_manifest_that_differs_is_refused_naming_field_and_both_values(tmp_path, field, value):
@@ -546,7 +550,8 @@ def test_a_store_of_a_format_before_is_read_and_gone_on_with(tmp_path, version):
     done = filled(tmp_path / "counts")
     path = tmp_path / "counts" / "manifest.json"
     old = json.loads(path.read_text()) | {"format": f"rrise-counts/{version}"}
-    lacks = {1: ("precision", "compile"), 2: ()}[version]
+    new = ("views", "shift", "flip", "images_per_pass")
+    lacks = {1: ("precision", "compile", *new), 2: new}[version]
     old = {name: value for name, value in old.items() if name not in lacks} | ({"first_n": 0} if version == 2 else {})
     path.write_text(json.dumps(old))
     (tmp_path / "counts" / "shard-00003.parquet").unlink()

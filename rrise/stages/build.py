@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
     from rrise.targets.manifest import Manifest
-    from rrise.targets.settings import ExecutionConfig, SampleConfig
+    from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
     from rrise.targets.store import CountStore
     from rrise.training.classifier import TrainConfig
     from rrise.training.networks import Network
@@ -39,13 +39,35 @@ def sample(
     out: str | Path,
     *,
     stream: int,
+    targets: TargetsConfig | None = None,
     progress: bool = True,
 ) -> str:
-    """Sample class counts into a store, going on where an earlier run stopped."""
-    store, sampled = fill_counts(splits, split, config, execution, classifier, out, stream=stream, progress=progress)
-    images, facts = getattr(splits, split), store.manifest
-    drawn = f"{len(images)} images × {facts.n} draws"
+    """Sample class counts into a store, going on where an earlier run stopped; ``targets`` for training targets only.
+
+    Raises
+    ------
+    ValueError
+        If there are settings of targets for other counts, or the classifier does not fit the images.
+    """
+    require_targets(targets, split, stream)
+    store, sampled = fill_counts(
+        splits, split, config, execution, classifier, out, stream=stream, targets=targets, progress=progress
+    )
+    facts = store.manifest
+    drawn = f"{facts.images} images × {f'{facts.views} views × ' if facts.views > 1 else ''}{facts.n} draws"
     return f"{drawn} in {store.uri} ({sampled} of {store.shards} shards sampled now)"
+
+
+def require_targets(targets: TargetsConfig | None, split: str, stream: int) -> None:
+    """Raise ValueError where counts that bounds are made from would be sampled as training targets are."""
+    from rrise.targets.noise import TARGETS
+    from rrise.targets.settings import TargetsConfig
+
+    if targets not in (None, TargetsConfig()) and (split not in ("train", "targets") or stream != TARGETS):
+        raise ValueError(
+            f"targets: expected no settings of targets for counts of the {split} split, got {targets}. Only training "
+            "targets have views: a bound is of an image itself, in passes of its own."
+        )
 
 
 def fill_counts(
@@ -57,6 +79,7 @@ def fill_counts(
     out: str | Path,
     *,
     stream: int,
+    targets: TargetsConfig | None = None,
     progress: bool,
 ) -> tuple[CountStore, int]:
     """Return the complete store of these images and settings, and how many of its shards were missing."""
@@ -65,7 +88,7 @@ def fill_counts(
 
     images: ImageSet = getattr(splits, split)
     network = local_network(classifier)
-    manifest = manifest_of(images, config, network, stream=stream)
+    manifest = manifest_of(images, config, network, stream=stream, targets=targets)
     store = CountStore.open(out, manifest)
     log = log_file(execution, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
@@ -83,7 +106,9 @@ def fill_counts(
     return store, len(sampled)
 
 
-def manifest_of(images: ImageSet, config: SampleConfig, network: Network, *, stream: int) -> Manifest:
+def manifest_of(
+    images: ImageSet, config: SampleConfig, network: Network, *, stream: int, targets: TargetsConfig | None = None
+) -> Manifest:
     """Return the facts of sampling these images by that classifier; ValueError if it is not made for that."""
     from rrise.targets.manifest import Manifest
     from rrise.training.networks import OnnxNetwork
@@ -101,7 +126,12 @@ def manifest_of(images: ImageSet, config: SampleConfig, network: Network, *, str
     if isinstance(network.module, OnnxNetwork):
         network.module.require_runs(config.device, config.precision, config.compile)
     return Manifest.of(
-        config, images, stream=stream, num_classes=network.spec.num_classes, classifier_sha256=network.sha256
+        config,
+        images,
+        stream=stream,
+        num_classes=network.spec.num_classes,
+        classifier_sha256=network.sha256,
+        targets=targets,
     )
 
 

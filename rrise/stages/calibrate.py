@@ -193,8 +193,17 @@ def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[
 
 
 def require_fixed_draws(store: CountStore) -> None:
-    """Raise ValueError unless all images have the manifest's n draws: a bound is made for a number fixed beforehand."""
-    draws, n = store.table().n, store.manifest.n
+    """Raise ValueError unless all images have the manifest's n draws, of their own pixels in passes of their own.
+
+    A bound is made for a number fixed beforehand.
+    """
+    facts = store.manifest
+    if facts.views > 1 or facts.images_per_pass > 1:
+        raise ValueError(
+            f"counts: expected counts of the images themselves, in passes of their own, got {facts.views} views, "
+            f"{facts.images_per_pass} images a pass, in {store.uri}. Sample the calibration split without --targets."
+        )
+    draws, n = store.table().n, facts.n
     if (other := draws[draws != n]).size:
         raise ValueError(
             f"counts: expected n={n} draws of every image, as the manifest says, got {other[0]} of {other.size} images "

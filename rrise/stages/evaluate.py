@@ -94,7 +94,7 @@ def evaluate(
                 "otherwise, and is another classifier."
             )
     sampled = ("train", "profile") if splits.config and splits.config.profile else ("train",)
-    targets = sum(int(CountStore.open(within(str(counts), name)).table().n.sum()) for name in sampled)
+    targets = sum(CountStore.open(within(str(counts), name)).manifest.evaluations for name in sampled)
     offline = targets, calibration.images * calibration.n
     passes = open_passes(certifiers.passes, classifier, base.seed, base.device)
     timed = latency(

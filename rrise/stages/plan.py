@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rrise.stages.workers import WorkerSpec
     from rrise.targets.evaluator import ShardEvaluator
     from rrise.targets.manifest import Manifest
-    from rrise.targets.settings import ExecutionConfig, SampleConfig
+    from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
 
 WORKERS = (1, 8, 64, 512)
 """Numbers of workers that a plan for Ray lists if none is given."""
@@ -48,6 +48,7 @@ def plan(
     out: str | Path,
     *,
     stream: int,
+    targets: TargetsConfig | None = None,
 ) -> str:
     """Measure a few images on one worker and return what all of them will cost, in words; nothing is written.
 
@@ -56,12 +57,13 @@ def plan(
     ValueError
         As :func:`rrise.stages.build.sample`, for what it would refuse.
     """
-    from rrise.stages.build import manifest_of
+    from rrise.stages.build import manifest_of, require_targets
     from rrise.stages.workers import WorkerSpec, local_network
 
+    require_targets(targets, split, stream)
     images: ImageSet = getattr(splits, split)
     network = local_network(classifier)
-    manifest = manifest_of(images, config, network, stream=stream)
+    manifest = manifest_of(images, config, network, stream=stream, targets=targets)
     missing = _missing(manifest, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
     if execution.executor == "ray":
@@ -73,7 +75,7 @@ def plan(
         found: Probe = call_on_worker(functools.partial(_probe_there, spec), execution, config.device)
     else:
         found = probe(spec.evaluator(network, images))
-    return "\n".join(_lines(splits, images, config, execution, manifest, found, missing))
+    return "\n".join(_lines(splits, config, execution, manifest, found, missing, targets))
 
 
 def _probe_there(spec: WorkerSpec) -> Probe:
@@ -86,7 +88,7 @@ def probe(evaluator: ShardEvaluator) -> Probe:
     from rrise.targets.sampling import available_cores
     from rrise.targets.shards import encode_shard
 
-    at_once = evaluator.threads or available_cores()
+    at_once = (evaluator.threads or available_cores()) * evaluator.manifest.images_per_pass
     order = np.random.default_rng(0).permutation(len(evaluator.images))
 
     def count(rows: np.ndarray) -> CountTable:
@@ -108,31 +110,34 @@ def probe(evaluator: ShardEvaluator) -> Probe:
 
 def _lines(
     splits: Splits,
-    images: ImageSet,
     config: SampleConfig,
     execution: ExecutionConfig,
     manifest: Manifest,
     found: Probe,
     missing: int,
+    targets: TargetsConfig | None = None,
 ) -> list[str]:
     from rrise.evaluation.metrics import break_even
     from rrise.evaluation.settings import EvaluateConfig
+    from rrise.targets.settings import TargetsConfig
 
-    draws = found.evaluations / found.images
-    shards = manifest.shards
-    work = len(images) * draws
+    shards, work = manifest.shards, manifest.evaluations
     left = work * missing / shards
-    shard = min(manifest.shard_size, len(images)) * draws / found.speed
+    shard = manifest.size(0) * manifest.n / found.speed
     gpu = config.device.startswith("cuda")
     unit = "GPU-hours" if gpu and execution.gpus(config.device) == 1 else "worker-hours"
     counted = [execution.workers] if execution.workers else list(WORKERS)
     if execution.executor == "local":
         counted = [1]
     monte_carlo = config.n + EvaluateConfig().n_selection
-    offline = len(splits.targets) * draws + len(splits.calibration) * config.n
-    queries = break_even(int(offline), monte_carlo)
+    of_targets = targets or TargetsConfig()
+    offline = len(splits.targets) * of_targets.views * (of_targets.n or config.n) + len(splits.calibration) * config.n
+    queries = break_even(offline, monte_carlo)
+    views = f"{manifest.views} views each, " if manifest.views > 1 else ""
+    size = found.bytes / found.images * manifest.images * manifest.views
     lines = [
-        f"evaluations   {work:,.0f} ({len(images):,} images, n = {config.n:,}), {left:,.0f} of them still to do",
+        f"evaluations   {work:,} ({manifest.images:,} images, {views}n = {manifest.n:,}), {left:,.0f} of them still to "
+        "do",
         f"probe         {found.evaluations:,} evaluations ({found.images} images) in {found.seconds:.1f} s on one "
         f"worker ({config.device}): {found.speed:,.0f} a second",
     ]
@@ -143,7 +148,7 @@ def _lines(
             f"time          {who}: {_duration(hours)}, {hours * workers:,.3g} {unit} (as many times one worker)"
         )
     lines += [
-        f"counts        about {_size(found.bytes / found.images * len(images))} in {shards:,} shards",
+        f"counts        about {_size(size)} in {shards:,} shards",
         f"a shard       {shard:,.1f} s{_advice(shard, manifest)}",
         f"break-even    after {queries:,.0f} certificates: training targets and calibration against Monte Carlo of "
         f"{monte_carlo:,} evaluations each; fitting is not counted",
