@@ -55,7 +55,7 @@ class Run:
     def of(cls, source: str, overrides: list[str], seed: int, out: Path, scaled: bool) -> Run:
         """Return a seed's run, its classifier trained unless it was before."""
         seeds = [f"{table}.seed={seed}" for table in ("data", "train", "sample", "fit")]
-        recipe = load_recipe(source, [*overrides, *seeds], scaled=scaled)
+        recipe = load_recipe(source, ["fit.strategy=head", *overrides, *seeds], scaled=scaled)  # heads share a network
         run = cls(seed, recipe, stages.load_splits(recipe.data), out / f"seed-{seed}")
         if not (run.folder / "classifier").exists():
             print(f"seed {seed}: {stages.train(run.splits.train, recipe.train, run.folder / 'classifier')}")

@@ -19,9 +19,12 @@ from rrise.ledger import Ledger
 from rrise.recipe import Recipe
 from rrise.runtime.bundle import BundleError, load_bundle
 from rrise.runtime.certifier import Certifier
-from rrise.targets.settings import ExecutionConfig
+from rrise.targets.settings import ExecutionConfig, TargetsConfig
 from rrise.targets.shards import encode_shard, shard_name
 from rrise.targets.store import CountStore, CountTable
+from rrise.training import checkpoint
+from rrise.training.networks import load_network
+from rrise.training.surrogate import FitConfig
 
 Finished = tuple[Path, list[str]]
 LOCAL = ExecutionConfig(threads=1)
@@ -356,3 +359,44 @@ def test_counts_of_another_number_of_draws_never_calibrate(recipe: Recipe, split
         store.folder.publish(shard_name(shard), encode_shard(part, shard, store.manifest))
     with pytest.raises(ValueError, match="got 99 of 150 images"):  # all alike, and not what was asked for
         calibrate(recipe, splits, copy)
+
+
+def test_counts_of_views_are_fitted_and_never_calibrate(
+    recipe: Recipe, splits: Splits, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = TargetsConfig(views=3, n=4, shift=1)
+    where = copy / "classifier", copy / "views"
+    for split, stream in (("calibration", 0), ("test", 3), ("targets", 3)):
+        with pytest.raises(ValueError, match=f"targets: expected no settings of targets for counts of the {split}"):
+            stages.sample(splits, split, recipe.sample, LOCAL, *where, stream=stream, targets=targets)
+    said = stages.sample(splits, "targets", recipe.sample, LOCAL, *where, stream=0, targets=targets, progress=False)
+    assert said.startswith("300 images × 3 views × 4 draws in ")
+    parts = (splits.targets, FitConfig(), copy / "classifier", copy / "views")
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    whole = stages.fit(*parts, copy / "whole", progress=False)
+    for fact in ("strategy full", "3 epochs over 3 of 3 views", "on the 15 images held out, agreement"):
+        assert fact in whole
+    # A fit that ends in the middle leaves no artifact, and the next one goes on where it was.
+    asked: list[int] = []
+    real = CountStore.table
+
+    def table(store: CountStore, view: int = 0) -> CountTable:
+        asked.append(view)
+        if len(asked) == 6:  # three views for the digest, and two of the passes
+            raise KeyboardInterrupt
+        return real(store, view)
+
+    monkeypatch.setattr(CountStore, "table", table)
+    with pytest.raises(KeyboardInterrupt):
+        stages.fit(*parts, copy / "resumed", progress=False)
+    assert asked == [0, 1, 2, 0, 1, 2]
+    assert not (copy / "resumed").exists()
+    assert (copy / ".resumed.partial").is_dir()
+    stages.fit(*parts, copy / "resumed", progress=False)
+    assert asked[6:] == [0, 1, 2, 0, 2, 0, 1, 2]  # the digest, the last pass, and the judgement
+    assert not (copy / ".resumed.partial").exists()
+    one, other = (load_network(copy / name) for name in ("whole", "resumed"))
+    assert one.sha256 == other.sha256
+    assert one.facts == other.facts
+    with pytest.raises(ValueError, match="expected counts of the images themselves, in passes of their own, got 3 vi"):
+        calibrate(recipe, splits, copy, counts=copy / "views")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,9 +154,14 @@ def fit(
     seen: SeenConfig | None = None,
     progress: bool = True,
 ) -> str:
-    """Fit the surrogate to the counts of the training images and save it; ``seen`` is for an ONNX classifier."""
+    """Fit the surrogate to the counts of the training images and save it; ``seen`` is for an ONNX classifier.
+
+    An interrupted fit goes on at the pass where it was, from a hidden folder beside ``out``, to the same weights.
+    """
+    from rrise._C import __version__
     from rrise.targets.store import CountStore
     from rrise.training.artifacts import refuse_existing
+    from rrise.training.checkpoint import Checkpoint
     from rrise.training.networks import open_classifier
     from rrise.training.seen import FACT, SeenConfig, with_training_images
     from rrise.training.surrogate import fit_surrogate
@@ -163,16 +170,36 @@ def fit(
     network = with_training_images(open_classifier(classifier), seen or SeenConfig())
     store = CountStore.open(counts)
     require_counts_of(network.sha256, store)
-    table = store.table().rows(images.ids)
-    surrogate = fit_surrogate(network, images.images, table.counts, config, training_ids=images.ids, progress=progress)
+    digest = store.sha256
+    checkpoint = Checkpoint(
+        out,
+        {
+            "fit": asdict(config),
+            "classifier": network.sha256,
+            "counts": digest,
+            "images": images.sha256,
+            "versions": {"rrise": __version__, "torch": version("torch"), "timm": version("timm")},
+        },
+    )
+    surrogate = fit_surrogate(
+        network,
+        images.images,
+        lambda view: store.table(view).rows(images.ids).counts,
+        config,
+        training_ids=images.ids,
+        views=store.manifest.made,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     surrogate.save(
         out,
         classes=list(images.classes),
         classifier_sha256=network.sha256,
-        counts_sha256=store.sha256,
+        counts_sha256=digest,
         sigma=store.manifest.sigma,
         **({FACT: network.facts[FACT]} if FACT in network.facts else {}),
     )
+    checkpoint.clear()
     return f"strategy {config.strategy}, loss {config.loss}, {surrogate.summary()}, in {out}"
 
 
