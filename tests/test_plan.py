@@ -36,6 +36,7 @@ def test_a_plan_measures_and_writes_nothing(finished: tuple[Path, list[str]], tm
     said = stages.plan(splits, "targets", recipe.sample, LOCAL, *where, stream=0, targets=views)
     assert said.startswith("evaluations   6,000 (300 images, 5 views each, n = 4), 6,000 of them still to do")
     assert "in 5 shards" in said
+    assert "--shard-size" not in said  # a view is no longer than that
     assert "break-even    after 106 certificates" in said  # 6,000 + 150 x 100 evaluations
     for split, stream in (("calibration", 0), ("test", 3), ("train", 3)):
         with pytest.raises(ValueError, match=f"targets: expected no settings of targets for counts of the {split}"):

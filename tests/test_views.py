@@ -187,7 +187,8 @@ def test_counts_of_a_view_are_those_of_its_pixels_and_of_its_own_draws(tmp_path)
 
 
 def test_one_view_with_no_other_setting_is_the_image_as_any_other(tmp_path):
-    plain, one = manifest(None), manifest(TargetsConfig())
+    roomy = dataclasses.replace(SAMPLE, batch_size=200)  # room for five images in a pass
+    plain, one = manifest(None, roomy), manifest(TargetsConfig(), roomy)
     assert plain == one
     assert (plain.images_per_pass, plain.shard_size, plain.shards) == (1, 5, 5)
     passes = []
@@ -197,8 +198,8 @@ def test_one_view_with_no_other_setting_is_the_image_as_any_other(tmp_path):
         return classifier(x)
 
     found = filled(tmp_path / "counts", plain, noted)
-    assert passes == [20] * 46
-    expected = sample_counts(classifier, IMAGES.images, IMAGES.ids, sigma=0.25, n=40, seed=5, batch_size=20)
+    assert passes == [40] * 23
+    expected = sample_counts(classifier, IMAGES.images, IMAGES.ids, sigma=0.25, n=40, seed=5, batch_size=200)
     assert np.array_equal(found.table().counts, expected)
     assert found.sha256 == found.table().sha256
 

@@ -149,7 +149,7 @@ def _lines(
         )
     lines += [
         f"counts        about {_size(size)} in {shards:,} shards",
-        f"a shard       {shard:,.1f} s{_advice(shard, manifest)}",
+        f"a shard       {shard:,.1f} s{_advice(shard, config, manifest)}",
         f"break-even    after {queries:,.0f} certificates: training targets and calibration against Monte Carlo of "
         f"{monte_carlo:,} evaluations each; fitting is not counted",
     ]
@@ -176,9 +176,9 @@ def _duration(hours: float) -> str:
     return f"{seconds / 60:.0f} min" if hours < 2 else f"{hours:,.1f} h"
 
 
-def _advice(seconds: float, manifest: Manifest) -> str:
+def _advice(seconds: float, config: SampleConfig, manifest: Manifest) -> str:
     low, high = GOOD_SHARD
-    if low <= seconds <= high or (seconds < low and manifest.shards == 1):
+    if low <= seconds <= high or (seconds < low and manifest.shards_of_a_view == 1):
         return ""
-    better = max(1, round(manifest.shard_size * 20 / seconds))
+    better = max(1, round(config.shard_size * manifest.size(0) / manifest.shard_size * 20 / seconds))
     return f"; {low:.0f} to {high:.0f} s is good: --shard-size {better:,} would take 20 s"
