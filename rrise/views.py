@@ -121,16 +121,20 @@ def moved(pixels: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    count, _, height, width = pixels.shape
+    count, channels, height, width = pixels.shape
     device = pixels.device
     down, right, mirrored = (column[:, None] for column in moves.unbind(1))
     rows = torch.arange(height, device=device) - down
     places = torch.arange(width, device=device)
     columns = torch.where(mirrored > 0, width - 1 - places, places) - right
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    each = torch.arange(count, device=device)[:, None, None]
-    found = pixels[each, :, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
-    return (found * inside[..., None]).permute(0, 3, 1, 2)
+    # Where each pixel comes from in a list of all; what lies outside comes from the 0 at the list's end.
+    end = count * height * width
+    first = torch.arange(count, device=device)[:, None] * (height * width)
+    row = torch.where((rows >= 0) & (rows < height), first + rows * width, end)
+    column = torch.where((columns >= 0) & (columns < width), columns, end)
+    source = (row[:, :, None] + column[:, None, :]).clamp_(max=end).view(-1)
+    pixels_and_0 = torch.cat([pixels.permute(0, 2, 3, 1).reshape(-1, channels), pixels.new_zeros((1, channels))])
+    return pixels_and_0.index_select(0, source).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def philox4x32(

@@ -158,7 +158,7 @@ def test_what_is_wrong_in_a_scale_or_variant_is_named(tmp_path: Path, text: str,
         ("digits", ["data.targets=901"], {}, r"targets: expected 0 \(all\) to train=900 images, got 901"),
         ("digits", ["data.profile=1"], {}, r"profile: expected 0, or images beside targets=0 \(above 0\) among train"),
         ("digits", ["data.targets=800", "data.profile=101"], {}, r"beside targets=800 .* among train=900, got 101"),
-        ("digits", ["targets.n=-1"], {}, r"n: expected 0 \(sample\.n\) or a number of draws, got -1"),
+        ("digits", ["targets.n=-1"], {}, r"n: expected 0 \(n of all other images\) or a number of draws, got -1"),
     ],
 )
 def test_bad_requests(source: str, overrides: list[str], settings: dict[str, object], message: str) -> None:
