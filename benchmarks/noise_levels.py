@@ -56,7 +56,7 @@ class Run:
     def of(cls, source: str, overrides: list[str], seed: int, out: Path, scaled: bool) -> Run:
         """Return a seed's run, its classifier trained unless it was before."""
         seeds = [f"{table}.seed={seed}" for table in ("data", "train", "sample", "fit")]
-        recipe = load_recipe(source, [*overrides, *seeds], scaled=scaled)
+        recipe = load_recipe(source, ["fit.strategy=head", *overrides, *seeds], scaled=scaled)  # heads share a network
         run = cls(seed, recipe, stages.load_splits(recipe.data), out / f"seed-{seed}")
         if not (run.folder / "classifier").exists():
             print(f"seed {seed}: {stages.train(run.splits.train, recipe.train, run.folder / 'classifier')}")
@@ -70,7 +70,7 @@ def engine_of_all(run: Run, sigmas: list[float]) -> Path:
         place = run.folder / f"{sigma:g}"
         for name, split in SPLITS.items():
             n = recipe.evaluate.n_selection if name == "selection" else recipe.sample.n
-            config = replace(recipe.sample, sigma=sigma, n=n, first_n=0)
+            config = replace(recipe.sample, sigma=sigma, n=n)
             stream = STREAMS["targets" if name in ("train", "calibration") else name]
             places = (run.folder / "classifier", place / name)
             stages.sample(run.splits, split, config, recipe.execution, *places, stream=stream)

@@ -17,6 +17,7 @@
 //
 // Gaussian noise of flat pixel j: block 0x40000000 | j div 4 gives two Box-Muller pairs, (w0, w1) pixels 0 and 1 of the
 // four, (w2, w3) pixels 2 and 3: sqrt(-2 log((a + 1/2) / 2^32)) times cos and sin of 2 pi (b + 1/2) / 2^32.
+// Block 0xC0000000 is no noise: rrise/views.py makes shifted and mirrored copies of an image from it.
 // Sources: Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3"; Box and Muller (1958).
 #ifndef RRISE_NOISE_H
 #define RRISE_NOISE_H

@@ -22,7 +22,7 @@ from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
 from rrise.targets.noise import STREAMS
-from rrise.targets.settings import DrawsConfig, ExecutionConfig, SampleConfig
+from rrise.targets.settings import DrawsConfig, ExecutionConfig, SampleConfig, TargetsConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.seen import SeenConfig
@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     usual = SampleConfig().n
     by_split = f"{usual}; of the calibration split {CalibrateConfig().draws(usual)}, which are paid once"
     add_options(sample, SampleConfig, later={"n": by_split})
+    add_options(sample, TargetsConfig, "targets.")
     add_options(sample, DrawsConfig, "draws.")
     add_options(sample, ExecutionConfig, title="execution")
 

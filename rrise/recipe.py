@@ -233,12 +233,15 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         costly=True,
     )
 
-    def sampled(name: str, split: str, config: SampleConfig, stream: str, *, costly: bool) -> Step:
+    def sampled(
+        name: str, split: str, config: SampleConfig, stream: str, *, costly: bool, targets: TargetsConfig | None = None
+    ) -> Step:
         return Step(
             "sample",
             f"sample-{name}",
             counts / name,
-            facts("sample", sample=config, classifier=classifier, images=getattr(splits, split).sha256),
+            facts("sample", sample=config, classifier=classifier, images=getattr(splits, split).sha256)
+            | ({f"targets.{name}": value for name, value in vars(targets).items()} if targets else {}),
             lambda: stages.sample(
                 splits,
                 split,
@@ -247,6 +250,7 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
                 classifier,
                 counts / name,
                 stream=STREAMS[stream],
+                targets=targets,
                 progress=progress,
             ),
             resumes=True,
@@ -254,11 +258,11 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
         )
 
     def fixed(n: int) -> SampleConfig:  # what bounds are made from
-        return dataclasses.replace(recipe.sample, n=n, first_n=0)
+        return dataclasses.replace(recipe.sample, n=n)
 
     once, each = recipe.calibrate, recipe.sample.n  # draws that are paid once, and those of a Monte Carlo certificate
-    targets = dataclasses.replace(recipe.sample, n=recipe.targets.n or each)
-    yield sampled("train", "targets", targets, "targets", costly=True)
+    own = recipe.targets if recipe.targets != TargetsConfig() else None  # nothing to say of them where nothing is set
+    yield sampled("train", "targets", recipe.sample, "targets", costly=True, targets=own)
     profile = counts / ("profile" if recipe.data.shaping else "train")
     if recipe.data.shaping:
         yield sampled("profile", "profile", fixed(once.profile_draws(each)), "targets", costly=True)

@@ -28,6 +28,7 @@ _COUNTED = {
     "sample.n": "noisy draws (n)",
     "targets.n": "draws of a target",
     "calibrate.n": "draws of a calibration image",
+    "targets.views": "views of a target image",
     "evaluate.n_reference": "reference draws",
 }
 _NETWORK = ("network", "options")

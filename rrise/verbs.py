@@ -19,7 +19,7 @@ from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
 from rrise.stages.selftest import SelftestConfig
 from rrise.targets.noise import STREAMS
-from rrise.targets.settings import DrawsConfig, ExecutionConfig, SampleConfig
+from rrise.targets.settings import DrawsConfig, ExecutionConfig, SampleConfig, TargetsConfig
 from rrise.training.classifier import TrainConfig
 from rrise.training.export import ExportConfig
 from rrise.training.seen import SeenConfig
@@ -59,11 +59,12 @@ def sample(arguments: argparse.Namespace) -> None:
     config, execution = read_options(arguments, SampleConfig), read_options(arguments, ExecutionConfig)
     split = "targets" if arguments.split == "train" else arguments.split
     settings = (splits, split, config, execution, arguments.classifier, arguments.out)
-    stream = STREAMS[arguments.stream]
+    stream, targets = STREAMS[arguments.stream], read_options(arguments, TargetsConfig, "targets.")
     if arguments.plan:
-        print(stages.plan(*settings, stream=stream, draws=read_options(arguments, DrawsConfig, "draws.")))
+        draws = read_options(arguments, DrawsConfig, "draws.")
+        print(stages.plan(*settings, stream=stream, draws=draws, targets=targets))
     else:
-        print(stages.sample(*settings, stream=stream))
+        print(stages.sample(*settings, stream=stream, targets=targets))
 
 
 def fit(arguments: argparse.Namespace) -> None:

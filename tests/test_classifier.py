@@ -13,7 +13,7 @@ from torch import nn
 from rrise.data import DataConfig, ImageSet, load_images, load_splits
 from rrise.training.classifier import TrainConfig, train_classifier
 from rrise.training.descent import Descent, reproducible, schedule
-from rrise.training.pixels import flipped, image_tensor, shifted, unit
+from rrise.training.pixels import image_tensor, moved_at_random, unit
 
 QUICK = TrainConfig(
     options={"dim": 16, "depth": 1, "kernel_size": 3, "patch_size": 2},
@@ -194,19 +194,19 @@ def test_diverging_descent_gives_nan_at_once() -> None:
 
 def test_shifts_move_whole_images_by_whole_pixels() -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (400, 3, 5, 6), dtype=np.uint8))
-    moved = shifted(pixels, 1, torch.Generator().manual_seed(0))
+    moved = moved_at_random(pixels, 1, False, torch.Generator().manual_seed(0))
     assert moved.dtype == torch.uint8
     padded = nn.functional.pad(pixels, (1, 1, 1, 1))
     choices = torch.stack([padded[:, :, a : a + 5, b : b + 6] for a in range(3) for b in range(3)])
     matches = (choices == moved).flatten(2).all(2)
     assert (matches.sum(0) == 1).all()  # each image is one of its nine translates ...
     assert (matches.sum(1) > 400 / 9 / 3).all()  # ... and each translate is used
-    assert torch.equal(shifted(pixels, 0, torch.Generator()), pixels)
+    assert torch.equal(moved_at_random(pixels, 0, False, torch.Generator()), pixels)
 
 
 def test_flips_mirror_half_the_images() -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (400, 1, 3, 4), dtype=np.uint8))
-    result = flipped(pixels, torch.Generator().manual_seed(0))
+    result = moved_at_random(pixels, 0, True, torch.Generator().manual_seed(0))
     mirrored = (result == pixels.flip(3)).flatten(1).all(1)
     kept = (result == pixels).flatten(1).all(1)
     assert (mirrored ^ kept).all()

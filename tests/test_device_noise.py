@@ -23,7 +23,7 @@ CASES = [  # sigma, seed, id, first draw, stream, (C, H, W)
     (1.0, 0, 0, 0, 0, (3, 32, 32)),
     (14.0, 9, 9, 9, 9, (3, 32, 32)),
 ]
-DRAWS = 3
+DRAWS = 2
 
 
 def compare(device: str) -> int:
@@ -33,14 +33,15 @@ def compare(device: str) -> int:
 
     ambiguous = 0
     for sigma, seed, image, first, stream, shape in CASES:
-        pixels = np.random.default_rng(seed % 1000).integers(0, 256, (1, int(np.prod(shape))), dtype=np.uint8)
-        expected = np.empty((1, DRAWS, pixels.size), dtype=np.float32)
+        pixels = np.random.default_rng(seed % 1000).integers(0, 256, (2, int(np.prod(shape))), dtype=np.uint8)
+        expected = np.empty((2, DRAWS, pixels.shape[1]), dtype=np.float32)
+        ids = np.array([image, 2**56 - 1 - image], dtype=np.uint64)
         how = {"first_draw": first, "draws": DRAWS, "seed": seed, "stream": stream}
-        GridSampler(sigma).fill(pixels, np.array([image], dtype=np.uint64), **how, out=expected)
+        GridSampler(sigma).fill(pixels, ids, **how, out=expected)
         for memory in (torch.contiguous_format, torch.channels_last):
-            out = torch.full((DRAWS, *shape), torch.nan, device=device).to(memory_format=memory)
-            DeviceGridNoise(sigma, device).fill(torch.from_numpy(pixels[0]).to(device), image, **how, out=out)
-            np.testing.assert_array_equal(out.cpu().reshape(DRAWS, -1).numpy(), expected[0])
+            out = torch.full((2 * DRAWS, *shape), torch.nan, device=device).to(memory_format=memory)
+            DeviceGridNoise(sigma, device).fill(torch.from_numpy(pixels).to(device), ids, **how, out=out)
+            np.testing.assert_array_equal(out.cpu().reshape(expected.shape).numpy(), expected)
         tops = np.unique(grid_thresholds(sigma)[0] >> np.uint64(48))
         ambiguous += round(len(tops) / 65536 * expected.size)
     return ambiguous
@@ -66,8 +67,15 @@ def test_the_kernel_compiles_for_gpus_with_the_rounding_that_it_needs(capability
     from rrise.targets.device_noise import BLOCK, _grid_fill
 
     names = _grid_fill.arg_names
-    kinds = {"pixels": "*u8", "thresholds": "*u64", "out": "*fp32", "STEPS": "constexpr", "BLOCK": "constexpr"}
-    kinds |= dict.fromkeys(("key_low", "key_high", "id_low", "id_high", "first_draw"), "i64")
+    kinds = {
+        "pixels": "*u8",
+        "thresholds": "*u64",
+        "out": "*fp32",
+        "ids": "*i64",
+        "STEPS": "constexpr",
+        "BLOCK": "constexpr",
+    }
+    kinds |= dict.fromkeys(("key_low", "key_high", "stream", "first_draw", "draws"), "i64")
     source = ASTSource(_grid_fill, {name: kinds.get(name, "i32") for name in names}, {"STEPS": 11, "BLOCK": BLOCK})
     found = compiled(source, target=GPUTarget("cuda", capability, 32)).asm
     assert "div.rn.f32" in found["ptx"]
@@ -78,19 +86,22 @@ def test_the_kernel_compiles_for_gpus_with_the_rounding_that_it_needs(capability
 def test_wrong_arguments_are_refused() -> None:
     from rrise.targets.device_noise import DeviceGridNoise
 
-    noise, pixels, out = DeviceGridNoise(0.25, "cpu"), torch.zeros(4, dtype=torch.uint8), torch.zeros(2, 1, 2, 2)
+    noise, pixels, out = DeviceGridNoise(0.25, "cpu"), torch.zeros((1, 4), dtype=torch.uint8), torch.zeros(2, 1, 2, 2)
+    one = np.ones(1, dtype=np.uint64)
     good = {"first_draw": 0, "draws": 2, "seed": 0, "stream": 0, "out": out}
     for change, error in (
-        ({"draws": 3}, "out: expected shape"),
+        ({"draws": 3}, r"out: expected 1 ids and shape \(1 images × 3 draws, C, H, W\)"),
         ({"seed": 2**64}, "seed: "),
         ({"stream": 256}, "stream: "),
         ({"first_draw": 2**32 - 1}, "first_draw [+] draws: "),
         ({"out": out.double()}, "expected uint8 and float32"),
     ):
         with pytest.raises((ValueError, TypeError), match=error):
-            noise.fill(pixels, 1, **(good | change))
-    with pytest.raises(ValueError, match="image_id: "):
-        noise.fill(pixels, 2**56, **good)
+            noise.fill(pixels, one, **(good | change))
+    with pytest.raises(ValueError, match=r"out: expected 1 ids .* got 2 and"):
+        noise.fill(pixels, np.ones(2, dtype=np.uint64), **good)
+    with pytest.raises(ValueError, match="ids: "):
+        noise.fill(pixels, one << np.uint64(56), **good)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -104,8 +115,10 @@ def test_noisy_copies_on_a_gpu_are_the_cpu_s() -> None:
 
     rows = np.random.default_rng(0).integers(0, 256, (2, 192), dtype=np.uint8)
     names = np.array([3, 4], dtype=np.uint64)
+    how = {"together": 3, "seed": 1, "stream": 0}
     made = [
-        noisy_copies("grid", 0.25, rows, names, (3, 8, 8), 5, seed=1, stream=0, device=torch.device(device))(1, 10)
+        noisy_copies("grid", 0.25, rows, names, (3, 8, 8), 5, **how, device=torch.device(device))
         for device in ("cpu", "cuda")
     ]
-    torch.testing.assert_close(made[0], made[1].cpu(), rtol=0, atol=0)
+    at = np.array([1, 0, 1])
+    torch.testing.assert_close(made[0](at, 10), made[1](at, 10).cpu(), rtol=0, atol=0)

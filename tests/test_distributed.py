@@ -110,6 +110,22 @@ def test_any_number_of_workers_gives_the_same_counts(cluster, job, truth, tmp_pa
 
 
 @pytest.mark.slow
+def test_views_are_counted_as_in_this_process(cluster, job, tmp_path):
+    views = ["--targets.views", "3", "--targets.n", "5", "--targets.shift", "2", "--targets.flip", "--shard-size", "1"]
+    status, said, complained = job.run(tmp_path / "here", *views)
+    assert (status, said.split(" in ")[0]) == (0, f"{IMAGES} images × 3 views × 5 draws"), complained
+    with job.start(tmp_path / "there", *views, *on(cluster, "--workers", "2")) as run:
+        assert run.status() == 0, run
+    here, there = (CountStore.open(tmp_path / name) for name in ("here", "there"))
+    assert here.manifest.images_per_pass > 1
+    assert here.shards == 3 * -(-IMAGES // 20)
+    for view in range(3):
+        np.testing.assert_array_equal(there.table(view).counts, here.table(view).counts)
+    assert here.sha256 == there.sha256
+    assert (here.table(1).counts != here.table(0).counts).any()
+
+
+@pytest.mark.slow
 def test_a_killed_worker_comes_back_and_nothing_is_lost(cluster, job, truth, tmp_path):
     out = tmp_path / "out"
     job.hold(shards=2)

@@ -62,7 +62,12 @@ def levels(finished: tuple[Path, list[str]], recipe: Recipe, splits: Splits, tmp
         stages.sample(
             splits, split, config, execution, run / "classifier", place, stream=STREAMS["targets"], progress=False
         )
-    stages.fit(splits.targets, recipe.fit, run / "classifier", run / "counts/train-low", run / "surrogate-low")
+    heads = replace(recipe.fit, strategy="head", lr=(0.01,), weight_decay=(0.01,), folds=0)  # all else is shared
+    for name in ("surrogate", "engine"):
+        shutil.rmtree(run / name)
+    stages.fit(splits.targets, heads, run / "classifier", run / "counts/train", run / "surrogate")
+    stages.export(splits.train, recipe.export, recipe.plan, run / "surrogate", run / "engine")
+    stages.fit(splits.targets, heads, run / "classifier", run / "counts/train-low", run / "surrogate-low")
     said = stages.export(
         splits.train, recipe.export, recipe.plan, run / "surrogate", run / "engine-both", run / "surrogate-low"
     )

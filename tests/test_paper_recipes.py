@@ -170,7 +170,7 @@ def test_what_is_wrong_in_a_scale_or_variant_is_named(tmp_path: Path, text: str,
         ("digits", ["data.profile=-2"], {}, r"profile: expected -1, 0, or images beside .* got -2"),
         ("digits", ["calibrate.n=-1"], {}, r"calibrate: n: expected 0 or a number of draws, got -1"),
         ("digits", ["evaluate.n_larger=-2"], {}, r"n_larger: expected -1 \(choose\), 0 \(none\) or more draws, got -2"),
-        ("digits", ["targets.n=-1"], {}, r"n: expected 0 \(sample\.n\) or a number of draws, got -1"),
+        ("digits", ["targets.n=-1"], {}, r"n: expected 0 \(n of all other images\) or a number of draws, got -1"),
     ],
 )
 def test_bad_requests(source: str, overrides: list[str], settings: dict[str, object], message: str) -> None:

@@ -63,6 +63,6 @@ def test_a_compiled_classifier_counts_the_same_but_for_rounding(network) -> None
 def test_noisy_copies_are_the_sampler_s(network) -> None:
     rows = IMAGES.reshape(6, -1)
     make = noisy_copies("grid", 0.25, rows, IDS, (1, 8, 8), 4, seed=3, stream=1, device=torch.device("cpu"))
-    first, again = make(2, 10).clone(), make(2, 12).clone()
+    first, again = make(np.array([2]), 10).clone(), make(np.array([2]), 12).clone()
     assert first.shape == (4, 1, 8, 8)
     torch.testing.assert_close(first[2:], again[:2], rtol=0, atol=0)  # draws are numbered

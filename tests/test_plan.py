@@ -12,7 +12,7 @@ from rrise import stages
 from rrise.stages import build
 from rrise.stages.plan import Probe
 from rrise.stages.workers import local_network
-from rrise.targets.settings import DrawsConfig, ExecutionConfig
+from rrise.targets.settings import DrawsConfig, ExecutionConfig, TargetsConfig
 
 module = importlib.import_module("rrise.stages.plan")  # the package has a function of that name
 LOCAL = ExecutionConfig(threads=1)
@@ -43,12 +43,19 @@ def test_a_plan_measures_and_writes_nothing(finished: tuple[Path, list[str]], tm
     assert list(tmp_path.iterdir()) == []
     done = stages.plan(splits, "train", recipe.sample, LOCAL, run / "classifier", run / "counts/train", stream=0)
     assert "30,000 (300 images, n = 100), 0 of them still to do" in done
+    views = TargetsConfig(views=5, n=4, shift=1)
+    said = stages.plan(splits, "targets", recipe.sample, LOCAL, *where, stream=0, targets=views)
+    assert said.startswith("evaluations   6,000 (300 images, 5 views each, n = 4), 6,000 of them still to do")
+    assert "in 5 shards" in said
+    assert "--shard-size" not in said  # a view is no longer than that
+    assert "break-even    after 106 certificates" in said  # 6,000 + 150 x 100 evaluations
+    for split, stream in (("calibration", 0), ("test", 3), ("train", 3)):
+        with pytest.raises(ValueError, match=f"targets: expected no settings of targets for counts of the {split}"):
+            stages.plan(splits, split, recipe.sample, LOCAL, *where, stream=stream, targets=views)
     with pytest.raises(ValueError, match="was sampled with n=100, not n=50"):
         stages.plan(
             splits, "train", replace(recipe.sample, n=50), LOCAL, run / "classifier", run / "counts/train", stream=0
         )
-    with pytest.raises(ValueError, match="first_n: expected 0"):
-        stages.plan(splits, "test", replace(recipe.sample, first_n=10), LOCAL, *where, stream=0)
 
 
 def test_a_plan_for_ray_scales_from_one_worker(
@@ -59,7 +66,7 @@ def test_a_plan_for_ray_scales_from_one_worker(
     images = splits.train
     manifest = build.manifest_of(images, recipe.sample, local_network(finished[0] / "classifier"), stream=0)
     found = Probe(images=10, evaluations=1000, seconds=10.0, bytes=2_000)
-    lines = module._lines(images, recipe.sample, ExecutionConfig("ray"), manifest, found, manifest.shards)
+    lines = module._lines(recipe.sample, ExecutionConfig("ray"), manifest, found, manifest.shards)
     times = [line for line in lines if line.startswith("time")]
     assert [line.split(": ")[1].split(" (")[0] for line in times] == [
         "5 min, 0.0833 worker-hours",

@@ -347,8 +347,6 @@ def test_ties_go_to_the_first_class():
         ({"sampler": "normal"}, "sampler: "),
         ({"shard_size": 0}, "shard_size: expected at least 1 image, got 0"),
         ({"seed": -1}, "seed: "),
-        ({"first_n": 1001}, "first_n: expected 0 .off. to n=1000 draws, got 1001"),
-        ({"first_n": -1}, "first_n: "),
         ({"precision": "float16"}, "precision: expected one of float32, bfloat16, got 'float16'"),
     ],
 )

@@ -21,8 +21,12 @@ from rrise.recipe import Recipe
 from rrise.runtime.bundle import BundleError, load_bundle
 from rrise.runtime.certifier import Certifier
 from rrise.stages.contenders import few_of
-from rrise.targets.settings import ExecutionConfig
-from rrise.targets.store import CountStore
+from rrise.targets.settings import ExecutionConfig, TargetsConfig
+from rrise.targets.shards import encode_shard, shard_name
+from rrise.targets.store import CountStore, CountTable
+from rrise.training import checkpoint
+from rrise.training.networks import load_network
+from rrise.training.surrogate import FitConfig
 
 Finished = tuple[Path, list[str]]
 LOCAL = ExecutionConfig(threads=1)
@@ -401,21 +405,63 @@ def test_a_rival_may_not_take_a_name_that_is_taken(recipe: Recipe, splits: Split
             stages.evaluate(splits, recipe.evaluate, recipe.sample, LOCAL, *places, rivals=rivals, progress=False)
 
 
-def test_counts_that_stop_early_train_and_never_calibrate(recipe: Recipe, splits: Splits, copy: Path) -> None:
-    early = replace(recipe.sample, first_n=20)
-    classifier, out = copy / "classifier", copy / "early"
-    for split, stream in (("calibration", 0), ("test", 3), ("train", 3)):
-        with pytest.raises(ValueError, match=rf"first_n: expected 0 for counts of the {split} split, got 20"):
-            stages.sample(splits, split, early, LOCAL, classifier, out, stream=stream, progress=False)
-    assert not out.exists()
-    said = stages.sample(splits, "train", early, LOCAL, classifier, out, stream=0, progress=False)
-    assert "saved)" in said
-    table, full = CountStore.open(out).table(), CountStore.open(copy / "counts/train").table().rows(splits.train.ids)
-    assert set(table.n.tolist()) == {40, 80, 100}
-    # Whoever used all draws has the counts of a run with a fixed number, if the passes have one shape.
-    assert CountStore.open(out).manifest.batch == 20 != CountStore.open(copy / "counts/train").manifest.batch
-    spent = table.n == 100
-    assert np.mean(table.counts[spent] == full.counts[spent]) > 0.99
-    stages.fit(splits.train, recipe.fit, classifier, out, copy / "fitted", progress=False)
-    with pytest.raises(ValueError, match="expected the same number of draws of every image"):
-        stages.calibrate(splits, recipe.calibrate, copy / "engine", out, None, copy / "never")
+def test_counts_of_another_number_of_draws_never_calibrate(recipe: Recipe, splits: Splits, copy: Path) -> None:
+    store = CountStore.open(copy / "counts/calibration")
+    table = store.table()
+    fewer = table.counts.copy()
+    fewer[3, fewer[3].argmax()] -= 1  # an image whose draws stopped early, in a shard that says otherwise
+    uneven = CountTable(table.ids, table.labels, fewer.sum(axis=1, dtype=np.int64), fewer)
+    first = uneven.rows(table.ids[: store.manifest.size(0)])
+    with pytest.raises(ValueError, match="expected n=100 draws of each image in shard 0, got 99"):
+        store.write(0, first)
+    store.folder.publish(shard_name(0), encode_shard(first, 0, store.manifest))
+    with pytest.raises(ValueError, match="expected n=100 draws of every image, as the manifest says, got 99 of 1 im"):
+        calibrate(recipe, splits, copy)
+    assert not (copy / "again").exists()
+    every = replace(table, n=table.n - 1, counts=table.counts - (np.arange(10) == table.counts.argmax(1)[:, None]))
+    for shard in range(store.shards):
+        part = every.rows(table.ids[100 * shard : 100 * (shard + 1)])
+        store.folder.publish(shard_name(shard), encode_shard(part, shard, store.manifest))
+    with pytest.raises(ValueError, match="got 99 of 150 images"):  # all alike, and not what was asked for
+        calibrate(recipe, splits, copy)
+
+
+def test_counts_of_views_are_fitted_and_never_calibrate(
+    recipe: Recipe, splits: Splits, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = TargetsConfig(views=3, n=4, shift=1)
+    where = copy / "classifier", copy / "views"
+    for split, stream in (("calibration", 0), ("test", 3), ("targets", 3)):
+        with pytest.raises(ValueError, match=f"targets: expected no settings of targets for counts of the {split}"):
+            stages.sample(splits, split, recipe.sample, LOCAL, *where, stream=stream, targets=targets)
+    said = stages.sample(splits, "targets", recipe.sample, LOCAL, *where, stream=0, targets=targets, progress=False)
+    assert said.startswith("300 images × 3 views × 4 draws in ")
+    parts = (splits.targets, FitConfig(), copy / "classifier", copy / "views")
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    whole = stages.fit(*parts, copy / "whole", progress=False)
+    for fact in ("strategy full", "3 epochs over 3 of 3 views", "on the 15 images held out, agreement"):
+        assert fact in whole
+    # A fit that ends in the middle leaves no artifact, and the next one goes on where it was.
+    asked: list[int] = []
+    real = CountStore.table
+
+    def table(store: CountStore, view: int = 0) -> CountTable:
+        asked.append(view)
+        if len(asked) == 6:  # three views for the digest, and two of the passes
+            raise KeyboardInterrupt
+        return real(store, view)
+
+    monkeypatch.setattr(CountStore, "table", table)
+    with pytest.raises(KeyboardInterrupt):
+        stages.fit(*parts, copy / "resumed", progress=False)
+    assert asked == [0, 1, 2, 0, 1, 2]
+    assert not (copy / "resumed").exists()
+    assert (copy / ".resumed.partial").is_dir()
+    stages.fit(*parts, copy / "resumed", progress=False)
+    assert asked[6:] == [0, 1, 2, 0, 2, 0, 1, 2]  # the digest, the last pass, and the judgement
+    assert not (copy / ".resumed.partial").exists()
+    one, other = (load_network(copy / name) for name in ("whole", "resumed"))
+    assert one.sha256 == other.sha256
+    assert one.facts == other.facts
+    with pytest.raises(ValueError, match="expected counts of the images themselves, in passes of their own, got 3 vi"):
+        calibrate(recipe, splits, copy, counts=copy / "views")

@@ -373,7 +373,10 @@ def test_files_that_are_no_shards_of_this_store_are_refused(tmp_path):
         ("shard_size", 6),
         ("precision", "bfloat16"),
         ("compile", True),
-        ("first_n", 20),
+        ("views", 2),
+        ("shift", 2),
+        ("flip", True),
+        ("images_per_pass", 3),
     ],
 )
 def test_a_manifest_that_differs_is_refused_naming_field_and_both_values(tmp_path, field, value):
@@ -402,7 +405,7 @@ def test_versions_are_recorded_and_not_compared(tmp_path):
         (b"{", "expected a manifest of counts"),
         (b"[]", "expected a manifest of counts"),
         (b"{}", "expected a manifest of counts"),
-        (b'{"format": "rrise-counts/9"}', r"expected format rrise-counts/2, got rrise-counts/9"),
+        (b'{"format": "rrise-counts/9"}', r"expected format rrise-counts/3, got rrise-counts/9"),
         (b'{"format": "rrise-counts/1", "sigma": 1}', r"expected the fields .*got \['sigma'\]"),
     ],
 )
@@ -539,18 +542,28 @@ def test_a_store_writes_nothing_to_the_terminal(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_store_of_the_format_before_is_read_and_gone_on_with(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_store_of_a_format_before_is_read_and_gone_on_with(tmp_path, version):
     done = filled(tmp_path / "counts")
     path = tmp_path / "counts" / "manifest.json"
-    old = json.loads(path.read_text())
-    for name in ("precision", "compile", "first_n"):
-        del old[name]
-    old["format"] = "rrise-counts/1"
+    old = json.loads(path.read_text()) | {"format": f"rrise-counts/{version}"}
+    new = ("views", "shift", "flip", "images_per_pass")
+    lacks = {1: ("precision", "compile", *new), 2: new}[version]
+    old = {name: value for name, value in old.items() if name not in lacks} | ({"first_n": 0} if version == 2 else {})
     path.write_text(json.dumps(old))
     (tmp_path / "counts" / "shard-00003.parquet").unlink()
     again = CountStore.open(tmp_path / "counts", manifest())
     assert fill(again, classifier) == [3]
     assert same(again.table(), done.table())
-    path.write_text(json.dumps(old | {"format": "rrise-counts/2"}))
-    with pytest.raises(ValueError, match=r"expected the fields .*'compile'"):
+    path.write_text(json.dumps(old | {"format": "rrise-counts/3"}))
+    with pytest.raises(ValueError, match=r"expected the fields "):
+        CountStore.open(tmp_path / "counts")
+
+
+def test_counts_that_stopped_early_in_a_format_before_are_refused(tmp_path):
+    filled(tmp_path / "counts")
+    path = tmp_path / "counts" / "manifest.json"
+    old = json.loads(path.read_text()) | {"format": "rrise-counts/2", "first_n": 20}
+    path.write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"manifest\.json: expected n draws of every image, got counts that stopped"):
         CountStore.open(tmp_path / "counts")

@@ -19,7 +19,16 @@ from rrise.training.surrogate import FitConfig, Surrogate, fit_surrogate
 K, N, DRAWS = 4, 120, 400
 MIXER = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "num_blocks": 1, "drop_rate": 0.1}
 CONV = {"dim": 12, "depth": 1, "kernel_size": 3, "patch_size": 2}
-CONFIG = FitConfig(lr=(3e-2,), weight_decay=(0.0,), epochs=(20,), folds=3, batch_size=32, threads=1)
+CONFIG = FitConfig(
+    strategy="head",
+    lr=(3e-2,),
+    weight_decay=(0.0,),
+    epochs=(20,),
+    folds=3,
+    held_out=0,
+    batch_size=32,
+    threads=1,
+)
 
 
 # Losses
@@ -213,21 +222,17 @@ def test_full_starts_from_the_classifier_and_scratch_anew(
         torch.testing.assert_close(dict(found.state_dict()), dict(start.state_dict()), rtol=0, atol=1e-6)
 
 
-def test_tuning_goes_on_from_the_head_and_keeps_batch_statistics(images: np.ndarray) -> None:
+@pytest.mark.parametrize(("strategy", "moves"), [("full", False), ("scratch", True)])
+def test_full_trains_all_weights_and_keeps_batch_statistics(images: np.ndarray, strategy: str, moves: bool) -> None:
     convolutional = make_classifier("timm.models.convmixer:ConvMixer", CONV)
     counts = make_counts(convolutional, images)
-    plain, again = fit(convolutional, images, counts), fit(convolutional, images, counts, tune_epochs=0)
-    assert changed(plain.module, again.module) == set()
-    tuned = fit(convolutional, images, counts, tune_epochs=3, tune_lr=1e-3)
-    moved = changed(plain.module, tuned.module)
-    assert moved == {name for name, _ in plain.module.named_parameters()}  # all weights, and no batch statistics
-    assert any("running_mean" in name for name in plain.module.state_dict())
-    assert tuned.facts["training_loss"] < plain.facts["training_loss"]
-    assert tuned.facts["chosen"] == plain.facts["chosen"]
-    assert tuned.summary().endswith(f"; then 3 epochs of all weights, loss {tuned.facts['training_loss']:.4f}")
-    nearly = fit(convolutional, images, counts, tune_epochs=1, tune_lr=1e-9)
-    for name, value in nearly.module.state_dict().items():  # it starts at the fitted head, not at the classifier's
-        torch.testing.assert_close(value, plain.module.state_dict()[name], rtol=0, atol=1e-6)
+    found = fit(convolutional, images, counts, strategy=strategy, epochs=(3,), folds=0, lr=(1e-3,))
+    moved = changed(convolutional.module, found.module)
+    assert {name for name, _ in found.module.named_parameters()} <= moved
+    running = {name for name, _ in found.module.named_buffers() if "running" in name}
+    assert len(running) == 6
+    assert (running <= moved) is moves
+    assert running.isdisjoint(moved) is not moves
 
 
 @pytest.mark.slow
@@ -279,32 +284,13 @@ def test_classifier_loss_and_entropy_are_exact(classifier: Network, images: np.n
     assert facts["held_out_loss"] is None
 
 
-def test_scale_of_counts_matters_where_draws_weigh_the_same(
+def test_images_weigh_the_same_whatever_their_draws(
     classifier: Network, images: np.ndarray, counts: np.ndarray
 ) -> None:
     uneven = counts.copy()
     uneven[::2] *= 2
     even = fit(classifier, images, counts, folds=0)
-    for weights, differs in (("images", False), ("draws", True)):
-        found = fit(classifier, images, uneven, folds=0, weights=weights)
-        assert bool(changed(even.module, found.module)) is differs
-    assert changed(even.module, fit(classifier, images, 3 * counts, folds=0).module) == set()
-    p = (uneven / uneven.sum(1, keepdims=True)).astype(np.float32).astype(np.float64)
-    log_q = torch.log_softmax(classifier.module(torch.from_numpy(images)[:, None] / 255).double(), 1).numpy()
-    weighted = -(uneven * log_q).sum() / uneven.sum()  # each draw the same: the likelihood of all draws
-    assert found.facts["classifier_loss"] == pytest.approx(weighted, rel=1e-6)
-    entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(1)
-    assert found.facts["target_entropy"] == pytest.approx(np.average(entropy, weights=uneven.sum(1)), rel=1e-6)
-
-
-@pytest.mark.parametrize("loss", [soft_cross_entropy, jensen_shannon])
-def test_weights_of_the_loss_are_those_of_a_mean(loss) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits, target = torch.randn((6, 4), generator=generator), torch.rand((6, 4), generator=generator).softmax(1)
-    weight = torch.tensor([0.0, 0.5, 1.0, 1.0, 1.5, 2.0])
-    rows = torch.stack([loss(logits[row : row + 1], target[row : row + 1]) for row in range(6)])
-    torch.testing.assert_close(loss(logits, target, weight), (weight * rows).mean())
-    torch.testing.assert_close(loss(logits, target, torch.ones(6)), loss(logits, target), rtol=0, atol=0)
+    assert changed(even.module, fit(classifier, images, uneven, folds=0).module) == set()
 
 
 def test_training_ids_are_those_of_both_networks(
@@ -341,7 +327,7 @@ def test_head_that_does_not_give_the_logits_is_refused(images: np.ndarray, count
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda c: c[:-1], "119 rows of counts, 120 images and 120 training_ids", id="rows"),
+        pytest.param(lambda c: c[:-1], "got 119 rows of counts and 120 images", id="rows"),
         pytest.param(lambda c: c[:, :-1], "4 columns, the classifier's classes, got 3", id="K"),
         pytest.param(lambda c: c / DRAWS, "expected integers", id="probabilities"),
         pytest.param(lambda c: c * (np.arange(N) > 0)[:, None], "at least one draw each", id="no draws"),
@@ -368,18 +354,33 @@ def test_misfit_images_and_divergence_are_refused(classifier: Network, images: n
         fit(classifier, images, counts, folds=121)
 
 
+def test_what_is_tried_where_nothing_is_set() -> None:
+    one = FitConfig()
+    assert (one.strategy, one.settings(1), one.settings(60)) == (
+        "full",
+        [Setting(1e-3, 0.01, 30)],
+        [Setting(1e-3, 0.01, 60)],
+    )
+    assert FitConfig(epochs=(7,)).settings(60) == [Setting(1e-3, 0.01, 7)]
+    assert len(FitConfig(strategy="head").settings(60)) == 8
+    assert [FitConfig().folds_for(count) for count in (1, 2)] == [0, 5]
+    assert [FitConfig(folds=3).folds_for(count) for count in (1, 2)] == [3, 3]
+    with pytest.raises(ValueError, match="folds: expected 2 or more to choose among 8 settings, got 0"):
+        FitConfig(strategy="head", folds=0)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("strategy", "body"),
         ("loss", "mse"),
-        ("lr", ()),
         ("lr", (0.0,)),
         ("weight_decay", (-1.0,)),
         ("weight_decay", (math.inf,)),
         ("epochs", (0,)),
         ("folds", 1),
-        ("folds", 0),
+        ("folds", -2),
+        ("held_out", -1),
         ("batch_size", 0),
         ("threads", -1),
         ("seed", -1),

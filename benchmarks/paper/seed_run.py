@@ -26,7 +26,7 @@ from rrise.training.networks import load_network
 from rrise.training.surrogate import FitConfig, fit_surrogate
 
 Counts = NDArray[np.int64]
-DEEP = {"lr": (1e-3,), "weight_decay": (0.05,), "epochs": (30,), "folds": 0}
+DEEP = {"lr": (1e-3,), "weight_decay": (0.05,), "epochs": (30,), "folds": 0, "held_out": 0}
 """Settings of the strategies `full` and `scratch`: one, since cross-validating whole networks costs hours here."""
 
 _THINNED = {"calibration": 0, "estimation": 1, "reference": 2, "selection": 3, "train": 4, "profile": 4}

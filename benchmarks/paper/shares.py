@@ -25,8 +25,8 @@ from rrise.stages.calibrate import as_of
 
 ETA = 0.01
 """Share of calibrations that may break a guarantee that is not marginal."""
-TUNED = {"tune_epochs": 8, "batch_size": 128}
-"""How the fitted head's network is tuned on."""
+WHOLE = {"lr": (1e-3,), "weight_decay": (0.01,), "epochs": (8,), "batch_size": 128}
+"""How all weights are trained, in the stead of a head alone."""
 ROWS = (
     ("offset", "offset", MARGINAL),
     ("scaled", "scaled", MARGINAL),
@@ -52,9 +52,8 @@ _NEVER = 1e-9
 
 EXPLAINED = """\
 Every curve spends α as γ = α(1 − β), with the β of a rehearsal on its profile, as `rrise calibrate --alpha` does; the
-guarantee is marginal unless another is named. *Tuned*: all weights trained on from the fitted head, on the same
-targets. The last
-rows take from *scaled* one loss after the other. *B1 at β*: the bounds of calibration images are of level β, not α.
+guarantee is marginal unless another is named. *All weights*: trained from the classifier's, on the same targets. The
+last rows take from *scaled* one loss after the other. *B1 at β*: the bounds of calibration images are of level β, not α.
 *p known*: a curve must lie below all but a share γ of these bounds, which scatter with their draws, even if it is told
 p itself (here B1's frequency) and calibrated on images without end; the row after it takes the β that is best for it.
 *p from n draws*: a surrogate without any error but that of n draws, calibrated on nine tenths of the test images at the
@@ -73,12 +72,13 @@ def shares(
     """
     config = fit_config(run.recipe, "head", "ce")
     head = run.surrogate("head-ce", config, run.n, say)
-    tuned = run.surrogate("head-ce-tuned", dataclasses.replace(config, **TUNED), run.n, say)
-    return {f"{alpha:g}": _shares(run, alpha, radii, head, tuned) for alpha in alphas}
+    deep = dataclasses.replace(fit_config(run.recipe, "full", "ce"), **WHOLE)
+    whole = run.surrogate("full-ce-8", deep, run.n, say)
+    return {f"{alpha:g}": _shares(run, alpha, radii, head, whole) for alpha in alphas}
 
 
 def _shares(
-    run: SeedRun, alpha: float, radii: Sequence[float], head: Answers, tuned: Answers
+    run: SeedRun, alpha: float, radii: Sequence[float], head: Answers, all_weights: Answers
 ) -> dict[str, dict[str, Any]]:
     guess = cohen_select(run.counts["selection"])
     whole = measured(run, fixed_budget(run, alpha, run.n), guess, radii, alpha)
@@ -103,7 +103,7 @@ def _shares(
 
     for name, curve, guarantee in ROWS:
         add(name, lambda curve=curve, guarantee=guarantee: calibrated(head, curve, guarantee))
-    add("scaled, tuned", lambda: calibrated(tuned))
+    add("scaled, all weights", lambda: calibrated(all_weights))
     add("B1 at β of scaled", lambda: exact(lambda run, beta, gamma: (fixed_budget(run, beta, run.n), guess)))
     add("p known", lambda: exact(known))
     add("p known, β best for it", lambda: ceiling(run, alpha))

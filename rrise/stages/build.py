@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rrise.data import ImageSet, Splits
     from rrise.targets.manifest import Manifest
-    from rrise.targets.settings import ExecutionConfig, SampleConfig
+    from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
     from rrise.targets.store import CountStore
     from rrise.training.classifier import TrainConfig
     from rrise.training.networks import Network
@@ -39,27 +41,34 @@ def sample(
     out: str | Path,
     *,
     stream: int,
+    targets: TargetsConfig | None = None,
     progress: bool = True,
 ) -> str:
-    """Sample class counts into a store, going on where an earlier run stopped."""
-    require_fixed(config, split, stream)
-    store, sampled = fill_counts(splits, split, config, execution, classifier, out, stream=stream, progress=progress)
-    images, facts = getattr(splits, split), store.manifest
-    drawn = f"{len(images)} images × {facts.n} draws"
-    if facts.budget:
-        spent, most = int(store.table().n.sum()), len(images) * facts.n
-        drawn = f"{len(images)} images, {spent:,} draws of {most:,} ({1 - spent / most:.0%} saved)"
+    """Sample class counts into a store, going on where an earlier run stopped; ``targets`` for training targets only.
+
+    Raises
+    ------
+    ValueError
+        If there are settings of targets for other counts, or the classifier does not fit the images.
+    """
+    require_targets(targets, split, stream)
+    store, sampled = fill_counts(
+        splits, split, config, execution, classifier, out, stream=stream, targets=targets, progress=progress
+    )
+    facts = store.manifest
+    drawn = f"{facts.images} images × {f'{facts.views} views × ' if facts.views > 1 else ''}{facts.n} draws"
     return f"{drawn} in {store.uri} ({sampled} of {store.shards} shards sampled now)"
 
 
-def require_fixed(config: SampleConfig, split: str, stream: int) -> None:
-    """Raise ValueError where draws may stop early although a bound will be made from them."""
+def require_targets(targets: TargetsConfig | None, split: str, stream: int) -> None:
+    """Raise ValueError where counts that bounds are made from would be sampled as training targets are."""
     from rrise.targets.noise import TARGETS
+    from rrise.targets.settings import TargetsConfig
 
-    if config.first_n and (split not in ("train", "targets") or stream != TARGETS):
+    if targets not in (None, TargetsConfig()) and (split not in ("train", "targets") or stream != TARGETS):
         raise ValueError(
-            f"first_n: expected 0 for counts of the {split} split, got {config.first_n}. Only training targets may "
-            "stop early: a bound is made for a number of draws fixed beforehand."
+            f"targets: expected no settings of targets for counts of the {split} split, got {targets}. Only training "
+            "targets have views: a bound is of an image itself, in passes of its own."
         )
 
 
@@ -72,6 +81,7 @@ def fill_counts(
     out: str | Path,
     *,
     stream: int,
+    targets: TargetsConfig | None = None,
     progress: bool,
 ) -> tuple[CountStore, int]:
     """Return the complete store of these images and settings, and how many of its shards were missing."""
@@ -80,7 +90,7 @@ def fill_counts(
 
     images: ImageSet = getattr(splits, split)
     network = local_network(classifier)
-    manifest = manifest_of(images, config, network, stream=stream)
+    manifest = manifest_of(images, config, network, stream=stream, targets=targets)
     store = CountStore.open(out, manifest)
     log = log_file(execution, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
@@ -98,7 +108,9 @@ def fill_counts(
     return store, len(sampled)
 
 
-def manifest_of(images: ImageSet, config: SampleConfig, network: Network, *, stream: int) -> Manifest:
+def manifest_of(
+    images: ImageSet, config: SampleConfig, network: Network, *, stream: int, targets: TargetsConfig | None = None
+) -> Manifest:
     """Return the facts of sampling these images by that classifier; ValueError if it is not made for that."""
     from rrise.targets.manifest import Manifest
     from rrise.training.networks import OnnxNetwork
@@ -116,7 +128,12 @@ def manifest_of(images: ImageSet, config: SampleConfig, network: Network, *, str
     if isinstance(network.module, OnnxNetwork):
         network.module.require_runs(config.device, config.precision, config.compile)
     return Manifest.of(
-        config, images, stream=stream, num_classes=network.spec.num_classes, classifier_sha256=network.sha256
+        config,
+        images,
+        stream=stream,
+        num_classes=network.spec.num_classes,
+        classifier_sha256=network.sha256,
+        targets=targets,
     )
 
 
@@ -137,9 +154,14 @@ def fit(
     seen: SeenConfig | None = None,
     progress: bool = True,
 ) -> str:
-    """Fit the surrogate to the counts of the training images and save it; ``seen`` is for an ONNX classifier."""
+    """Fit the surrogate to the counts of the training images and save it; ``seen`` is for an ONNX classifier.
+
+    An interrupted fit goes on at the pass where it was, from a hidden folder beside ``out``, to the same weights.
+    """
+    from rrise._C import __version__
     from rrise.targets.store import CountStore
     from rrise.training.artifacts import refuse_existing
+    from rrise.training.checkpoint import Checkpoint
     from rrise.training.networks import open_classifier
     from rrise.training.seen import FACT, SeenConfig, with_training_images
     from rrise.training.surrogate import fit_surrogate
@@ -148,16 +170,36 @@ def fit(
     network = with_training_images(open_classifier(classifier), seen or SeenConfig())
     store = CountStore.open(counts)
     require_counts_of(network.sha256, store)
-    table = store.table().rows(images.ids)
-    surrogate = fit_surrogate(network, images.images, table.counts, config, training_ids=images.ids, progress=progress)
+    digest = store.sha256
+    checkpoint = Checkpoint(
+        out,
+        {
+            "fit": asdict(config),
+            "classifier": network.sha256,
+            "counts": digest,
+            "images": images.sha256,
+            "versions": {"rrise": __version__, "torch": version("torch"), "timm": version("timm")},
+        },
+    )
+    surrogate = fit_surrogate(
+        network,
+        images.images,
+        lambda view: store.table(view).rows(images.ids).counts,
+        config,
+        training_ids=images.ids,
+        views=store.manifest.made,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     surrogate.save(
         out,
         classes=list(images.classes),
         classifier_sha256=network.sha256,
-        counts_sha256=store.sha256,
+        counts_sha256=digest,
         sigma=store.manifest.sigma,
         **({FACT: network.facts[FACT]} if FACT in network.facts else {}),
     )
+    checkpoint.clear()
     return f"strategy {config.strategy}, loss {config.loss}, {surrogate.summary()}, in {out}"
 
 

@@ -74,7 +74,7 @@ def as_of(draws: int, scored: Scored) -> Scored:
     """Return points as if each had this many draws, at its share of agreeing ones.
 
     A curve's shape should be that of the bounds that it will be calibrated to, which depend on their number of draws;
-    targets and the images of ``data.profile`` usually have fewer, or stop early. Validity costs it nothing: calibration
+    targets and the images of ``data.profile`` usually have fewer. Validity costs it nothing: calibration
     points are scored against whatever shape was fixed without them. The shape keeps the scatter of its own few draws,
     wider than that of the bounds, which can cost tightness; more draws of it (``profile_n``) cost evaluations.
     """
@@ -227,11 +227,21 @@ def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[
 
 
 def require_fixed_draws(store: CountStore) -> None:
-    """Raise ValueError if counts stopped early for some images: a bound is made for a number fixed beforehand."""
-    if budget := store.manifest.budget:
+    """Raise ValueError unless all images have the manifest's n draws, of their own pixels in passes of their own.
+
+    A bound is made for a number fixed beforehand.
+    """
+    facts = store.manifest
+    if facts.views > 1 or facts.images_per_pass > 1:
         raise ValueError(
-            f"counts: expected the same number of draws of every image, got counts that stop early from {budget.first} "
-            f"draws on in {store.uri}. A bound needs a number fixed beforehand: sample without --first-n."
+            f"counts: expected counts of the images themselves, in passes of their own, got {facts.views} views, "
+            f"{facts.images_per_pass} images a pass, in {store.uri}. Sample the calibration split without --targets."
+        )
+    draws, n = store.table().n, facts.n
+    if (other := draws[draws != n]).size:
+        raise ValueError(
+            f"counts: expected n={n} draws of every image, as the manifest says, got {other[0]} of {other.size} images "
+            f"in {store.uri}. A bound needs a number fixed beforehand: sample again into another folder."
         )
 
 

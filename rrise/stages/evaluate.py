@@ -90,7 +90,7 @@ def evaluate(
             "--wanted out."
         )
     first = certifiers.stated.bundle
-    base = replace(sampling, sigma=first.sigma, first_n=0)
+    base = replace(sampling, sigma=first.sigma)
     calibration = CountStore.open(within(str(counts), "calibration"))
     behind, facts = calibration.sha256, calibration.manifest
     for name, bundle in certifiers.bundles.items():
@@ -108,10 +108,9 @@ def evaluate(
     used = np.concatenate([network.training_ids, splits.train.ids, splits.calibration.ids])
     require_unseen("test", images, used)
     shaping = bool(splits.config and splits.config.shaping)
-    offline = {
-        part: Sampled.of(CountStore.open(within(str(counts), store)).table().n)
-        for part, store in (("targets", "train"), *([("profile", "profile")] if shaping else []))
-    } | {"calibration": Sampled(facts.images, facts.images * facts.n)}
+    sampled = {"targets": "train"} | ({"profile": "profile"} if shaping else {}) | {"calibration": "calibration"}
+    manifests = {part: CountStore.open(within(str(counts), store)).manifest for part, store in sampled.items()}
+    offline = {part: Sampled(manifest.images, manifest.evaluations) for part, manifest in manifests.items()}
     passes = open_passes(certifiers.passes, classifier, base.seed, base.device)
     timed = latency(
         certifiers,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rrise.stages.workers import WorkerSpec
     from rrise.targets.evaluator import ShardEvaluator
     from rrise.targets.manifest import Manifest
-    from rrise.targets.settings import ExecutionConfig, SampleConfig
+    from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
 
 WORKERS = (1, 8, 64, 512)
 """Numbers of workers that a plan for Ray lists if none is given."""
@@ -51,6 +51,7 @@ def plan(
     *,
     stream: int,
     draws: DrawsConfig | None = None,
+    targets: TargetsConfig | None = None,
 ) -> str:
     """Measure a few images on one worker and return what all of them will cost, in words; nothing is written.
 
@@ -62,13 +63,13 @@ def plan(
     ValueError
         As :func:`rrise.stages.build.sample`, for what it would refuse.
     """
-    from rrise.stages.build import manifest_of, require_fixed
+    from rrise.stages.build import manifest_of, require_targets
     from rrise.stages.workers import WorkerSpec, local_network
 
-    require_fixed(config, split, stream)
+    require_targets(targets, split, stream)
     images: ImageSet = getattr(splits, split)
     network = local_network(classifier)
-    manifest = manifest_of(images, config, network, stream=stream)
+    manifest = manifest_of(images, config, network, stream=stream, targets=targets)
     missing = _missing(manifest, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
     if execution.executor == "ray":
@@ -80,8 +81,8 @@ def plan(
         found: Probe = call_on_worker(functools.partial(_probe_there, spec), execution, config.device)
     else:
         found = probe(spec.evaluator(network, images))
-    lines = _lines(images, config, execution, manifest, found, missing)
-    return "\n".join([*lines, _paid_back(splits, split, found, config.n, draws or DrawsConfig())])
+    lines = _lines(config, execution, manifest, found, missing)
+    return "\n".join([*lines, _paid_back(splits, split, manifest, draws or DrawsConfig())])
 
 
 def _probe_there(spec: WorkerSpec) -> Probe:
@@ -94,7 +95,7 @@ def probe(evaluator: ShardEvaluator) -> Probe:
     from rrise.targets.sampling import available_cores
     from rrise.targets.shards import encode_shard
 
-    at_once = evaluator.threads or available_cores()
+    at_once = (evaluator.threads or available_cores()) * evaluator.manifest.images_per_pass
     order = np.random.default_rng(0).permutation(len(evaluator.images))
 
     def count(rows: np.ndarray) -> CountTable:
@@ -115,26 +116,25 @@ def probe(evaluator: ShardEvaluator) -> Probe:
 
 
 def _lines(
-    images: ImageSet,
     config: SampleConfig,
     execution: ExecutionConfig,
     manifest: Manifest,
     found: Probe,
     missing: int,
 ) -> list[str]:
-    draws = found.evaluations / found.images
-    shards = manifest.shards
-    work = len(images) * draws
+    shards, work = manifest.shards, manifest.evaluations
     left = work * missing / shards
-    shard = min(manifest.shard_size, len(images)) * draws / found.speed
+    shard = manifest.size(0) * manifest.n / found.speed
     gpu = config.device.startswith("cuda")
     unit = "GPU-hours" if gpu and execution.gpus(config.device) == 1 else "worker-hours"
     counted = [execution.workers] if execution.workers else list(WORKERS)
     if execution.executor == "local":
         counted = [1]
-    early = f", {draws:,.0f} an image where draws stop early" if manifest.budget else ""
+    views = f"{manifest.views} views each, " if manifest.views > 1 else ""
+    size = found.bytes / found.images * manifest.images * manifest.views
     lines = [
-        f"evaluations   {work:,.0f} ({len(images):,} images, n = {config.n:,}{early}), {left:,.0f} of them still to do",
+        f"evaluations   {work:,} ({manifest.images:,} images, {views}n = {manifest.n:,}), {left:,.0f} of them still to "
+        "do",
         f"probe         {found.evaluations:,} evaluations ({found.images} images) in {found.seconds:.1f} s on one "
         f"worker ({config.device}): {found.speed:,.0f} a second",
     ]
@@ -145,13 +145,13 @@ def _lines(
             f"time          {who}: {_duration(hours)}, {hours * workers:,.3g} {unit} (as many times one worker)"
         )
     lines += [
-        f"counts        about {_size(found.bytes / found.images * len(images))} in {shards:,} shards",
-        f"a shard       {shard:,.1f} s{_advice(shard, manifest)}",
+        f"counts        about {_size(size)} in {shards:,} shards",
+        f"a shard       {shard:,.1f} s{_advice(shard, config, manifest)}",
     ]
     return lines
 
 
-def _paid_back(splits: Splits, split: str, found: Probe, n: int, draws: DrawsConfig) -> str:
+def _paid_back(splits: Splits, split: str, manifest: Manifest, draws: DrawsConfig) -> str:
     """Return the line that counts what is paid once, each kind of images with its own number of draws."""
     from rrise.calibration.settings import CalibrateConfig
     from rrise.evaluation.costs import Sampled
@@ -166,7 +166,7 @@ def _paid_back(splits: Splits, split: str, found: Probe, n: int, draws: DrawsCon
     }
     sampled = "targets" if split == "train" else split
     if sampled in of and not getattr(draws, sampled, 0):
-        of[sampled] = found.evaluations / found.images if sampled == "targets" else n
+        of[sampled] = manifest.evaluations / manifest.images
     named = {"targets": "targets", "profile": "images of the curve's shape", "calibration": "calibration images"}
     if not (splits.config and splits.config.shaping):
         del named["profile"]
@@ -201,9 +201,9 @@ def _duration(hours: float) -> str:
     return f"{seconds / 60:.0f} min" if hours < 2 else f"{hours:,.1f} h"
 
 
-def _advice(seconds: float, manifest: Manifest) -> str:
+def _advice(seconds: float, config: SampleConfig, manifest: Manifest) -> str:
     low, high = GOOD_SHARD
-    if low <= seconds <= high or (seconds < low and manifest.shards == 1):
+    if low <= seconds <= high or (seconds < low and manifest.shards_of_a_view == 1):
         return ""
-    better = max(1, round(manifest.shard_size * 20 / seconds))
+    better = max(1, round(config.shard_size * manifest.size(0) / manifest.shard_size * 20 / seconds))
     return f"; {low:.0f} to {high:.0f} s is good: --shard-size {better:,} would take 20 s"

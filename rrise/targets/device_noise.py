@@ -6,7 +6,7 @@ device. Unlike on the CPU every pixel draws its low 48 bits: that is cheaper the
 
 from __future__ import annotations
 
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 import torch
@@ -15,20 +15,24 @@ import triton.language as tl
 
 from rrise.targets.noise import grid_thresholds
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 BLOCK: Final = 256
 """Pixels of one program."""
 
 
-@triton.jit(do_not_specialize=["key_low", "key_high", "id_low", "id_high", "first_draw"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["key_low", "key_high", "stream", "first_draw", "draws"])  # type: ignore[untyped-decorator]
 def _grid_fill(  # type: ignore[no-untyped-def]
     pixels,
+    ids,
     thresholds,
     out,
     key_low,
     key_high,
-    id_low,
-    id_high,
+    stream,
     first_draw,
+    draws,
     lowest,
     count,
     P,
@@ -41,14 +45,16 @@ def _grid_fill(  # type: ignore[no-untyped-def]
     STEPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write (pixel + noise) / 255 of one draw's block of pixels; csrc/noise.h says how noise is named."""
+    """Write (pixel + noise) / 255 of one draw's block of pixels of an image; csrc/noise.h says how noise is named."""
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    draw = tl.program_id(1)
+    row = tl.program_id(1)
+    image, draw = row // draws, row % draws
     inside = j < P
     zero = tl.zeros([BLOCK], dtype=tl.uint32)
     block = j.to(tl.uint32)
     number = zero + (first_draw.to(tl.int64) + draw).to(tl.uint32)
-    low, high = zero + id_low.to(tl.uint32), zero + id_high.to(tl.uint32)
+    name = tl.load(ids + image)
+    low, high = zero + name.to(tl.uint32), zero + ((name >> 32) | (stream.to(tl.int64) << 24)).to(tl.uint32)
     k0, k1 = zero + key_low.to(tl.uint32), zero + key_high.to(tl.uint32)
     a0, a1, a2, a3 = tl.philox_impl(block // 8, number, low, high, k0, k1, n_rounds=10)
     lane = block % 8
@@ -62,8 +68,8 @@ def _grid_fill(  # type: ignore[no-untyped-def]
         known = ahead <= count
         threshold = tl.load(thresholds + ahead - 1, mask=known, other=0)
         below = tl.where(known & (threshold <= u), ahead, below)
-    value = tl.load(pixels + j, mask=inside, other=0).to(tl.int32) + below + lowest
-    at = draw.to(tl.int64) * stride_draw + (j // HW) * stride_c + (j % HW) // W * stride_h + (j % W) * stride_w
+    value = tl.load(pixels + image.to(tl.int64) * P + j, mask=inside, other=0).to(tl.int32) + below + lowest
+    at = row.to(tl.int64) * stride_draw + (j // HW) * stride_c + (j % HW) // W * stride_h + (j % W) * stride_w
     tl.store(out + at, tl.div_rn(value.to(tl.float32), 255.0), mask=inside)
 
 
@@ -87,7 +93,7 @@ class DeviceGridNoise:
     def fill(
         self,
         pixels: torch.Tensor,
-        image_id: int,
+        ids: NDArray[np.uint64],
         *,
         first_draw: int,
         draws: int,
@@ -95,18 +101,18 @@ class DeviceGridNoise:
         stream: int,
         out: torch.Tensor,
     ) -> None:
-        """Write (pixel + noise) / 255 of draws ``first_draw`` … ``first_draw + draws − 1`` of one image into ``out``.
+        """Write (pixel + noise) / 255 of draws ``first_draw`` … ``first_draw + draws − 1`` of each image into ``out``.
 
         Parameters
         ----------
-        pixels : uint8[P]
-            On the device, in the order of (C, H, W).
-        image_id : int
-            Below 2^56.
+        pixels : uint8[B, P]
+            On the device, each image in the order of (C, H, W).
+        ids : uint64[B]
+            Names of the images, below 2^56.
         first_draw, draws, seed, stream : int
             As for :meth:`rrise.targets.noise.GridSampler.fill`.
-        out : float32[draws, C, H, W]
-            On the device, in any memory format.
+        out : float32[B * draws, C, H, W]
+            On the device, in any memory format; the draws of an image side by side.
 
         Raises
         ------
@@ -115,29 +121,32 @@ class DeviceGridNoise:
         """
         if pixels.dtype != torch.uint8 or out.dtype != torch.float32:
             raise TypeError(f"pixels, out: expected uint8 and float32, got {pixels.dtype} and {out.dtype}.")
-        if out.ndim != 4 or len(out) != draws or pixels.shape != (out[0].numel(),):
+        count, size = pixels.shape
+        if out.ndim != 4 or len(out) != count * draws or len(ids) != count or size != out[0].numel():
             raise ValueError(
-                f"out: expected shape (draws={draws}, C, H, W) of {pixels.numel()} pixels, got {tuple(out.shape)}."
+                f"out: expected {count} ids and shape ({count} images × {draws} draws, C, H, W) of {size} pixels, got "
+                f"{len(ids)} and {tuple(out.shape)}."
             )
-        numbers = {"image_id": (image_id, 2**56), "seed": (seed, 2**64), "stream": (stream, 256)}
+        numbers = {"ids": (int(ids.max()), 2**56), "seed": (seed, 2**64), "stream": (stream, 256)}
         numbers |= {"first_draw": (first_draw, 2**32), "first_draw + draws": (first_draw + draws - 1, 2**32)}
         for name, (number, end) in numbers.items():
             if not 0 <= number < end:
                 raise ValueError(f"{name}: expected 0 to {end - 1}, got {number}.")
         _, _, height, width = out.shape
-        grid: Any = (triton.cdiv(pixels.numel(), BLOCK), draws)
+        grid: Any = (triton.cdiv(size, BLOCK), count * draws)
         _grid_fill[grid](
-            pixels,
+            pixels.contiguous(),
+            torch.from_numpy(ids.astype(np.int64)).to(out.device),
             self._thresholds,
             out,
             seed & 0xFFFFFFFF,
             seed >> 32,
-            image_id & 0xFFFFFFFF,
-            image_id >> 32 | stream << 24,
+            stream,
             first_draw,
+            draws,
             self._lowest,
             self._count,
-            pixels.numel(),
+            size,
             width,
             height * width,
             *out.stride(),

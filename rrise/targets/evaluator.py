@@ -58,10 +58,12 @@ class ShardEvaluator:
 
     def counts(self, shard: int) -> npt.NDArray[np.uint32]:
         """Return the class counts of a shard's images: uint32[B, K]; as :meth:`counts_of`."""
-        return self.counts_of(images_of(self.images, self.manifest, shard))
+        return self.counts_of(images_of(self.images, self.manifest, shard), self.manifest.view(shard))
 
-    def counts_of(self, part: ImageSet) -> npt.NDArray[np.uint32]:
-        """Return the class counts of some images, sampled as the manifest says: uint32[B, K].
+    def counts_of(self, part: ImageSet, view: int = 0) -> npt.NDArray[np.uint32]:
+        """Return the class counts of a view of some images, sampled as the manifest says: uint32[B, K].
+
+        View v has draws v n to v n + n - 1 of its image's noise, so that no two views share any.
 
         Raises
         ------
@@ -71,7 +73,7 @@ class ShardEvaluator:
         facts = self.manifest
         return sample_counts(
             self.classifier,
-            part.images,
+            facts.made.images(part.images, part.ids, view),
             part.ids,
             sigma=facts.sigma,
             n=facts.n,
@@ -79,21 +81,22 @@ class ShardEvaluator:
             sampler=facts.sampler,
             stream=facts.stream,
             batch_size=facts.batch,
+            first_draw=view * facts.n,
+            images_per_pass=facts.images_per_pass,
             device=self.device or facts.device,
             threads=self.threads,
-            budget=facts.budget,
         )
 
 
 def images_of(images: ImageSet, manifest: Manifest, shard: int) -> ImageSet:
     """Return the images of a shard."""
-    first = shard * manifest.shard_size
+    first = manifest.first(shard)
     return images.take(np.arange(first, first + manifest.size(shard)))
 
 
 def shard_table(images: ImageSet, manifest: Manifest, shard: int, counts: npt.NDArray[np.uint32]) -> CountTable:
     """Return a shard's counts, uint32[B, K], as the table that a store takes."""
-    first = shard * manifest.shard_size
+    first = manifest.first(shard)
     rows = slice(first, first + manifest.size(shard))
     return CountTable(
         images.ids[rows], images.labels[rows], counts.sum(axis=1, dtype=np.int64), counts.astype(np.int32)

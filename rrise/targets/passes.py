@@ -1,4 +1,4 @@
-"""Forward passes over noisy copies of one image: where the noise is made, and how the classifier is run."""
+"""Forward passes over noisy copies of images: where the noise is made, and how the classifier is run."""
 
 from __future__ import annotations
 
@@ -54,8 +54,11 @@ def prepare_classifier(
 class Noisy(Protocol):
     """Gives noisy copies of images, ready for the classifier."""
 
-    def __call__(self, row: int, first_draw: int) -> torch.Tensor:
-        """Return float32[batch, C, H, W] on the device: draws first_draw … of an image; valid until the next call."""
+    def __call__(self, at: npt.NDArray[np.intp], first_draw: int) -> torch.Tensor:
+        """Return float32[len(at) * batch, C, H, W] on the device, valid until the next call.
+
+        Draws first_draw … of the first image, those of the second, and so on; always of the same number of images.
+        """
 
 
 def noisy_copies(
@@ -66,6 +69,7 @@ def noisy_copies(
     shape: tuple[int, int, int],
     batch: int,
     *,
+    together: int = 1,
     seed: int,
     stream: int,
     device: torch.device,
@@ -79,8 +83,8 @@ def noisy_copies(
     rows : uint8[B, P] or float32[B, P]
         Pixels in the order of (C, H, W) = ``shape``.
     names : uint64[B]
-    batch : int
-        Copies a call.
+    batch, together : int
+        Copies of an image, and images, a call.
     device : torch.device
     """
     import torch
@@ -90,12 +94,11 @@ def noisy_copies(
 
         on_device = DeviceGridNoise(sigma, device)
         pixels = torch.from_numpy(rows).to(device)
-        copies = torch.empty((batch, *shape), device=device).to(memory_format=torch.channels_last)
+        copies = torch.empty((together * batch, *shape), device=device).to(memory_format=torch.channels_last)
 
-        def make(row: int, first_draw: int) -> torch.Tensor:
-            on_device.fill(
-                pixels[row], int(names[row]), first_draw=first_draw, draws=batch, seed=seed, stream=stream, out=copies
-            )
+        def make(at: npt.NDArray[np.intp], first_draw: int) -> torch.Tensor:
+            these = pixels[torch.from_numpy(at).to(device)]
+            on_device.fill(these, names[at], first_draw=first_draw, draws=batch, seed=seed, stream=stream, out=copies)
             return copies
 
         return make
@@ -103,12 +106,12 @@ def noisy_copies(
     noise = make_sampler(sampler, sigma)
     own = threading.local()  # each thread of a pool runs passes of its own
 
-    def fill(row: int, first_draw: int) -> torch.Tensor:
+    def fill(at: npt.NDArray[np.intp], first_draw: int) -> torch.Tensor:
         if not hasattr(own, "noisy"):
-            own.noisy = torch.empty((batch, *shape), dtype=torch.float32, pin_memory=device.type == "cuda")
-        room = own.noisy.numpy().reshape(1, batch, -1)
-        one = slice(row, row + 1)
-        noise.fill(rows[one], names[one], first_draw=first_draw, draws=batch, seed=seed, stream=stream, out=room)
+            size = (together * batch, *shape)
+            own.noisy = torch.empty(size, dtype=torch.float32, pin_memory=device.type == "cuda")
+        room = own.noisy.numpy().reshape(together, batch, -1)
+        noise.fill(rows[at], names[at], first_draw=first_draw, draws=batch, seed=seed, stream=stream, out=room)
         moved: torch.Tensor = own.noisy.to(device)
         return moved.to(memory_format=torch.channels_last) if device.type == "cuda" else moved
 

@@ -19,7 +19,6 @@ from rrise.targets.settings import batch_geometry, require_sampling
 if TYPE_CHECKING:
     import torch
 
-    from rrise.targets.budget import Budget
     from rrise.targets.passes import Classifier
 
 
@@ -37,14 +36,15 @@ def sample_counts(
     first_draw: int = 0,
     device: str | torch.device = "cpu",
     threads: int | None = None,
-    budget: Budget | None = None,
+    images_per_pass: int = 1,
     progress: bool = False,
 ) -> npt.NDArray[np.uint32]:
     """Return how often the classifier gives each class to each image under n named draws of noise.
 
     One forward pass holds draws of one image only, so an image's counts are a function of (classifier, image, sigma,
-    seed, id, first_draw, n, stream, batch, budget) and of nothing else: not of the other images, their order or
-    number.
+    seed, id, first_draw, n, stream, batch) and of nothing else: not of the other images, their order or number. With
+    ``images_per_pass`` several share a pass, the same noise as before and at the same cost an evaluation however few
+    the draws: a bound should not be made of such counts, since the logits' last bits may depend on the company.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ def sample_counts(
     threads : int, optional
         On a CPU: images evaluated at a time, each on one thread, which needs a classifier that may be called from
         several threads. 0: one a core. Default: one image at a time, on as many threads as torch was set to use.
-    budget : Budget, optional
-        Stop an image early, see :mod:`rrise.targets.budget`; its last look is n. Not for counts that a bound is made
-        from.
+
+    images_per_pass : int
+        Images, in the order given, whose draws share a forward pass, ``batch`` of each; the last pass is filled up.
 
     Returns
     -------
     uint32[B, K]
-        Each row sums to n, or with a budget to one of its looks.
+        Each row sums to n.
 
     Raises
     ------
@@ -90,38 +90,37 @@ def sample_counts(
     if getattr(classifier, "training", False):
         raise ValueError("classifier: expected evaluation mode, got training mode. Call classifier.eval() first.")
     target = torch.device(device)
-    batch, _ = batch_geometry(budget.first if budget else n, batch_size)
-    if budget and (budget.n != n or budget.first % batch):
-        raise ValueError(f"budget: expected looks of whole batches of {batch} up to n={n}, got {budget}.")
-    looks = budget.looks() if budget else (n,)
-    copies = noisy_copies(sampler, sigma, rows, names, shape, batch, seed=seed, stream=stream, device=target)
-    ones = torch.ones(batch, dtype=torch.int64, device=target)
+    batch, _ = batch_geometry(n, batch_size)
+    if images_per_pass < 1:
+        raise ValueError(f"images_per_pass: expected at least 1, got {images_per_pass}.")
+    together = images_per_pass
+    copies = noisy_copies(
+        sampler, sigma, rows, names, shape, batch, together=together, seed=seed, stream=stream, device=target
+    )
+    ones = torch.ones((together, batch), dtype=torch.int64, device=target)
 
     @torch.inference_mode()
-    def count(row: int) -> torch.Tensor:
-        counts, drawn = None, 0
-        for look in looks:
-            while drawn < look:
-                logits = classifier(copies(row, first_draw + drawn))
-                counts = _no_counts(logits, target) if counts is None else counts
-                _require_logits(logits, batch, len(counts) - 1)
-                label = _labels(logits)[: look - drawn]
-                counts.scatter_add_(0, label, ones[: len(label)])
-                drawn += batch
-            if budget and look < n and counts is not None and budget.settled(counts.cpu().numpy()):
-                break
+    def count(first: int) -> torch.Tensor:
+        counts, own = None, min(together, len(rows) - first)
+        at = np.minimum(np.arange(first, first + together), len(rows) - 1)
+        for drawn in range(0, n, batch):
+            logits = classifier(copies(at, first_draw + drawn))
+            counts = _no_counts(logits, own, target) if counts is None else counts
+            _require_logits(logits, together * batch, counts.shape[1] - 1)
+            label = _labels(logits).reshape(together, batch)[:own, : n - drawn]
+            counts.scatter_add_(1, label, ones[:own, : label.shape[1]])
         assert counts is not None  # n >= 1
         return counts
 
     found: list[torch.Tensor] = []
     bar = tqdm(total=len(rows), unit="image", disable=None if progress else True, leave=False)
     with bar, _evaluator(target, threads) as evaluate:
-        for counts in evaluate(count, range(len(rows))):
+        for counts in evaluate(count, range(0, len(rows), together)):
             if not found:  # a broken classifier is found at once, without a wait for the device at every image
-                _require_finite(counts[None], names)
+                _require_finite(counts, names)
             found.append(counts)
-            bar.update()
-    table = torch.stack(found)
+            bar.update(len(counts))
+    table = torch.cat(found)
     _require_finite(table, names)
     return table[:, :-1].cpu().numpy().astype(np.uint32)
 
@@ -184,13 +183,13 @@ def _names(ids: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.uint64]:
     return names
 
 
-def _no_counts(logits: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return zero counts for each class and, in the last column, for draws whose logits are not finite."""
+def _no_counts(logits: torch.Tensor, images: int, device: torch.device) -> torch.Tensor:
+    """Return zero counts of images for each class and, in the last column, for draws whose logits are not finite."""
     import torch
 
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(f"classifier: expected logits [M, K] with K >= 2, got shape {tuple(logits.shape)}.")
-    return torch.zeros(logits.shape[1] + 1, dtype=torch.int64, device=device)
+    return torch.zeros((images, logits.shape[1] + 1), dtype=torch.int64, device=device)
 
 
 def _require_logits(logits: torch.Tensor, batch: int, num_classes: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rrise.targets.noise import TARGETS
+from rrise.views import Views
 
 SAMPLERS = ("grid", "gaussian")
 PRECISIONS = ("float32", "bfloat16")
@@ -18,16 +19,9 @@ class SampleConfig:
 
     sigma: float = field(default=0.25, metadata={"help": "noise level in units of pixels in [0, 1]"})
     n: int = field(default=1000, metadata={"help": "noisy draws an image"})
-    first_n: int = field(
-        default=0,
-        metadata={
-            "help": "training targets only: draw this often first, then twice as often and so on up to n while the "
-            "class shares are uncertain; 0: n draws of every image"
-        },
-    )
     seed: int = field(default=0, metadata={"help": "seed of the noise"})
     sampler: str = field(default="grid", metadata={"help": "grid (exact, 8-bit images) or gaussian (float32)"})
-    batch_size: int = field(default=250, metadata={"help": "most draws of one image in one forward pass"})
+    batch_size: int = field(default=250, metadata={"help": "most draws in one forward pass"})
     shard_size: int = field(default=100, metadata={"help": "images a shard: the unit of work and restart"})
     device: str = field(default="cpu", metadata={"help": "torch device that runs the classifier"})
     precision: str = field(
@@ -39,26 +33,63 @@ class SampleConfig:
         require_sampling(self.sigma, self.n, self.seed, self.sampler, self.batch_size)
         if self.shard_size < 1:
             raise ValueError(f"shard_size: expected at least 1 image, got {self.shard_size}.")
-        if not 0 <= self.first_n <= self.n:
-            raise ValueError(f"first_n: expected 0 (off) to n={self.n} draws, got {self.first_n}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
 
     @property
     def batch(self) -> int:
-        """Draws in one forward pass; with ``first_n``, of which every stopping point is then a multiple."""
-        return batch_geometry(self.first_n or self.n, self.batch_size)[0]
+        """Draws of an image in one forward pass."""
+        return batch_geometry(self.n, self.batch_size)[0]
 
 
 @dataclass(frozen=True)
 class TargetsConfig:
-    """How a recipe samples training targets, where otherwise than what bounds are made from."""
+    """How training targets are sampled, where otherwise than what bounds are made from.
 
-    n: int = field(default=0, metadata={"help": "noisy draws of a target; 0: sample.n, as of all other images"})
+    With any of these settings, forward passes of few draws hold several images; without, a target's counts are those of
+    any other image.
+    """
+
+    views: int = field(
+        default=1,
+        metadata={"help": "targets an image: itself, and views - 1 copies of it, shifted and mirrored if so set"},
+    )
+    n: int = field(default=0, metadata={"help": "noisy draws of a target; 0: n of all other images"})
+    shift: int = field(default=0, metadata={"help": "move copies by up to this many pixels"})
+    flip: bool = field(default=False, metadata={"help": "mirror every second copy left to right"})
 
     def __post_init__(self) -> None:
         if self.n < 0:
-            raise ValueError(f"n: expected 0 (sample.n) or a number of draws, got {self.n}.")
+            raise ValueError(f"n: expected 0 (n of all other images) or a number of draws, got {self.n}.")
+        self.of_seed(0)
+
+    def of_seed(self, seed: int) -> Views:
+        """Return the views of targets whose noise has this seed."""
+        return Views(self.views, self.shift, self.flip, seed)
+
+    def sampling(self, config: SampleConfig) -> SampleConfig:
+        """Return these settings of sampling with n as here, and shards of as many evaluations as they had.
+
+        Raises
+        ------
+        ValueError
+            If the draws of all views are more than noise has names for.
+        """
+        if self == TargetsConfig():
+            return config
+        n = self.n or config.n
+        if self.views * n > 2**31:
+            raise ValueError(f"views: expected views × n of at most 2^31, got {self.views} × {n}. Lower one of them.")
+        return replace(config, n=n, shard_size=max(1, config.shard_size * config.n // n))
+
+    def images_per_pass(self, config: SampleConfig, images: int) -> int:
+        """Return how many of so many images share a forward pass, sampled as :meth:`sampling` says.
+
+        The fewest passes of equal size that hold a shard: few draws then cost as little as many.
+        """
+        if self == TargetsConfig():
+            return 1
+        return batch_geometry(min(config.shard_size, images), max(1, config.batch_size // config.n))[0]
 
 
 @dataclass(frozen=True)

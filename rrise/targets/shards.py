@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,11 +25,16 @@ def shard_name(shard: int) -> str:
 
 
 def encode_shard(table: CountTable, shard: int, manifest: Manifest) -> Any:
-    """Return a Parquet file (a pyarrow.Buffer): id uint64, label int64, n int64, counts int32[K]; zstd, checksums."""
+    """Return a Parquet file (a pyarrow.Buffer): id uint64, label int64, n int64, counts int32[K]; zstd, checksums.
+
+    Where images have views there is one column more, view uint16, the same in all rows of a shard.
+    """
     schema = _schema(manifest).with_metadata({_MANIFEST: manifest.to_json(), _SHARD: str(shard)})
     draws = pa.FixedSizeListArray.from_arrays(pa.array(table.counts.ravel()), type=schema.field("counts").type)
     sink = pa.BufferOutputStream()
-    columns = pa.Table.from_arrays([table.ids, table.labels, table.n, draws], schema=schema)
+    rows = [table.ids, table.labels, table.n, draws]
+    rows += [np.full(len(table), manifest.view(shard), dtype=np.uint16)] if manifest.views > 1 else []
+    columns = pa.Table.from_arrays(rows, schema=schema)
     pq.write_table(columns, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
@@ -75,5 +81,6 @@ def _as_damage(error: Exception) -> Exception:
 def _schema(manifest: Manifest) -> Any:
     draws = pa.list_(pa.field("element", pa.int32(), nullable=False), manifest.num_classes)
     columns = {"id": pa.uint64(), "label": pa.int64(), "n": pa.int64(), "counts": draws}
+    columns |= {"view": pa.uint16()} if manifest.views > 1 else {}
     fields = [pa.field(name, kind, nullable=False) for name, kind in columns.items()]
     return pa.schema(fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from dataclasses import dataclass
@@ -75,13 +76,19 @@ class CountStore:
 
     @property
     def sha256(self) -> str:
-        """Digest of the counts, the same however they were sharded."""
-        return self.table().sha256
+        """Digest of the counts, the same however they were sharded; of several views, that of their digests."""
+        each = [self.table(view).sha256 for view in range(self.manifest.views)]
+        return each[0] if len(each) == 1 else hashlib.sha256(f"rrise-views/1,{','.join(each)}".encode()).hexdigest()
 
-    def missing(self) -> list[int]:
+    def missing(self, opened: range | None = None) -> list[int]:
         """Return the shards that are not finished, in order.
 
         A damaged (truncated) shard is named in a warning and counts as missing, so that it is computed again.
+
+        Parameters
+        ----------
+        opened : range, optional
+            Shards whose files are opened; of the others it is only seen that they are there. Default: all.
 
         Raises
         ------
@@ -89,10 +96,15 @@ class CountStore:
             If a shard's file was not written for this store.
         """
         listed = self.folder.names()
-        names = [shard_name(shard) for shard in range(self.shards)]
-        if strangers := sorted(name for name in listed - set(names) if re.fullmatch(r"shard-\d+\.parquet", name)):
+        names = {shard_name(shard) for shard in range(self.shards)}
+        if strangers := sorted(name for name in listed - names if re.fullmatch(r"shard-\d+\.parquet", name)):
             raise ValueError(f"counts: {self.uri} has {self.shards} shards, but holds {strangers[0]}. Delete the file.")
-        return [shard for shard, name in enumerate(names) if name not in listed or not self._finished(shard)]
+        looked_at = range(self.shards) if opened is None else opened
+        return [
+            shard
+            for shard in range(self.shards)
+            if shard_name(shard) not in listed or (shard in looked_at and not self._finished(shard))
+        ]
 
     def _finished(self, shard: int) -> bool:
         where = f"{self.uri}/{shard_name(shard)}"
@@ -124,24 +136,28 @@ class CountStore:
             raise ValueError(f"counts: expected {facts.num_classes} classes (num_classes), got {table.num_classes}.")
         if len(table) != facts.size(shard):
             raise ValueError(f"counts: expected {facts.size(shard)} images in shard {shard}, got {len(table)}.")
-        allowed = facts.budget.looks() if facts.budget else (facts.n,)
-        if (wrong := table.n[~np.isin(table.n, allowed)]).size:
-            expected = f"n={facts.n}" if len(allowed) == 1 else f"one of {', '.join(map(str, allowed))}"
-            raise ValueError(f"counts: expected {expected} draws of each image in shard {shard}, got {wrong[0]}.")
+        if (wrong := table.n[table.n != facts.n]).size:
+            raise ValueError(f"counts: expected n={facts.n} draws of each image in shard {shard}, got {wrong[0]}.")
         self.folder.publish(shard_name(shard), encode_shard(table, shard, facts))
 
-    def table(self) -> CountTable:
-        """Return the counts of all images, in the order of the shards.
+    def table(self, view: int = 0) -> CountTable:
+        """Return the counts of a view of all images, in the order of the shards; by default of the images themselves.
+
+        Only the shards of that view are read, so that a fit reads the views one after the other.
 
         Raises
         ------
         ValueError
-            If a shard is missing or damaged.
+            If there is no such view, a shard of any is missing, or one that is read is damaged.
         """
-        if missing := self.missing():
+        facts = self.manifest
+        if not 0 <= view < facts.views:
+            raise ValueError(f"view: expected 0 to {facts.views - 1}, one of the views of {self.uri}, got {view}.")
+        shards = range(view * facts.shards_of_a_view, (view + 1) * facts.shards_of_a_view)
+        if missing := self.missing(shards):
             state = f"{len(missing)} of {self.shards} shards of {self.uri} are missing"
             raise ValueError(f"counts: {state}. Run `rrise sample` to finish.")
-        parts = [self._read(shard) for shard in range(self.shards)]
+        parts = [self._read(shard) for shard in shards]
         ids, labels, n, counts = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "labels", "n", "counts")
         )

@@ -89,7 +89,7 @@ def train_classifier(
 
     from rrise.training.architectures import NetworkSpec, build_network
     from rrise.training.descent import Descent, reproducible
-    from rrise.training.pixels import flipped, image_tensor, shifted, unit
+    from rrise.training.pixels import image_tensor, moved_at_random, unit
 
     height, width, channels = (*images.images.shape[1:], 1)[:3]
     _require_labels(images.labels, num_classes)
@@ -104,12 +104,7 @@ def train_classifier(
         labels = torch.from_numpy(images.labels.astype(np.int64)).to(config.device)
 
         def noisy_loss(indices: torch.Tensor) -> torch.Tensor:
-            batch = pixels[indices]
-            if config.shift:
-                batch = shifted(batch, config.shift, generator)
-            if config.flip:
-                batch = flipped(batch, generator)
-            clean = unit(batch)
+            clean = unit(moved_at_random(pixels[indices], config.shift, config.flip, generator))
             noise = torch.randn(clean.shape, generator=generator, device=clean.device)
             return F.cross_entropy(module(clean + config.sigma * noise), labels[indices])
 

@@ -6,11 +6,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from rrise.devices import usable_device
+
+if TYPE_CHECKING:
+    from rrise.training.checkpoint import Checkpoint
 
 WARM_UP = 0.1
 """Share of the steps in which the learning rate climbs linearly to its peak."""
@@ -32,6 +36,9 @@ class Descent:
         count: int,
         generator: torch.Generator,
         each_epoch: Callable[[float], object] = lambda loss: None,
+        *,
+        before_epoch: Callable[[int], object] = lambda epoch: None,
+        checkpoint: Checkpoint | None = None,
     ) -> float:
         """Train the module in place and return the mean loss over the last epoch, NaN if it diverged.
 
@@ -47,6 +54,10 @@ class Descent:
             Draws the order of the examples.
         each_epoch : callable
             Gets the mean loss of each epoch.
+        before_epoch : callable
+            Gets the number of each epoch, from 0 up.
+        checkpoint : Checkpoint, optional
+            Where the run goes on if it was interrupted, to the same weights; ``each_epoch`` writes its history.
         """
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         decays = {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay}
@@ -54,8 +65,13 @@ class Descent:
         device = generator.device
         optimizer = torch.optim.AdamW([decays, keeps], lr=self.lr, fused=device.type in ("cpu", "cuda"))
         batches = -(-count // self.batch_size)
-        total, step, mean = self.epochs * batches, 0, math.nan
-        for _ in range(self.epochs):
+        if checkpoint:
+            checkpoint.restore(module, optimizer, generator)
+        done = checkpoint.history if checkpoint else []
+        mean = done[-1][0] if done else math.nan
+        total, step = self.epochs * batches, len(done) * batches
+        for epoch in range(len(done), self.epochs):
+            before_epoch(epoch)
             order = torch.randperm(count, generator=generator, device=device)
             losses = torch.zeros((), device=device)
             for indices in order.tensor_split(batches):  # near-equal: a last batch of one would upset batch norms
@@ -71,6 +87,8 @@ class Descent:
             each_epoch(mean)
             if not math.isfinite(mean):
                 return math.nan
+            if checkpoint:
+                checkpoint.keep(module, optimizer, generator)
         return mean
 
 

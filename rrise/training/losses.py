@@ -1,7 +1,4 @@
-"""Losses of a softmax against a soft target: weighted means over the batch, natural logarithms, 0·log 0 = 0.
-
-``weight`` is float[N], of mean 1 over *all* examples and not over the batch, or None for 1 each.
-"""
+"""Losses of a softmax against a soft target: means over the batch, natural logarithms, 0·log 0 = 0."""
 
 from __future__ import annotations
 
@@ -10,25 +7,23 @@ import math
 import torch
 
 
-def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the mean of -w Σ_k p_k log q_k, q = softmax(logits).
+def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean of -Σ_k p_k log q_k, q = softmax(logits).
 
-    Its gradient by the logits, w(q - p), is linear in w·p: class frequencies of a fixed number of draws give it
-    unbiased, and so do those of τ draws, τ any stopping time, with weights in proportion to τ: E[counts - τp] = 0
-    (Wald's identity).
+    Its gradient by the logits, q - p, is linear in p: class frequencies give it unbiased, of however few
+    draws they are.
 
     Parameters
     ----------
     logits : float[N, K]
     target : float[N, K]
         Rows p, each summing to 1.
-    weight : float[N], optional
     """
-    return _mean(-(target * torch.log_softmax(logits, 1)).sum(1), weight)
+    return -(target * torch.log_softmax(logits, 1)).sum(1).mean()
 
 
-def jensen_shannon(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the weighted mean of ½KL(p‖m) + ½KL(q‖m), q = softmax(logits), m = (p + q)/2; between 0 and log 2.
+def jensen_shannon(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the mean of ½KL(p‖m) + ½KL(q‖m), q = softmax(logits), m = (p + q)/2; between 0 and log 2.
 
     Finite, with finite gradients, wherever p or q vanish. Its derivative by q_k, g_k = ½ log(q_k/m_k), is convex in
     p_k, so frequencies of n draws bias it upwards, by p_k(1 - p_k)/(4n(p_k + q_k)²) to first order in 1/n.
@@ -38,7 +33,6 @@ def jensen_shannon(logits: torch.Tensor, target: torch.Tensor, weight: torch.Ten
     logits : float[N, K]
     target : float[N, K]
         Rows p, each summing to 1; no gradient is taken by it.
-    weight : float[N], optional
 
     References
     ----------
@@ -49,8 +43,4 @@ def jensen_shannon(logits: torch.Tensor, target: torch.Tensor, weight: torch.Ten
     log_m = torch.logaddexp(target.log(), log_q) - math.log(2)
     from_target = torch.xlogy(target, target) - target * log_m
     from_softmax = log_q.exp() * (log_q - log_m)
-    return 0.5 * _mean((from_target + from_softmax).sum(1), weight)
-
-
-def _mean(losses: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return losses.mean() if weight is None else (weight * losses).mean()
+    return 0.5 * (from_target + from_softmax).sum(1).mean()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from rrise.image_files import require_pixels
+from rrise.views import moved
 
 
 def image_tensor(images: npt.NDArray[np.uint8], input_shape: tuple[int, int, int]) -> torch.Tensor:
@@ -31,18 +31,17 @@ def unit(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.to(torch.float32) / 255
 
 
-def shifted(pixels: torch.Tensor, shift: int, generator: torch.Generator) -> torch.Tensor:
-    """Return each image [N, C, H, W] moved by up to ``shift`` pixels along each axis; black flows in."""
-    count, _, height, width = pixels.shape
-    device = pixels.device
-    start = torch.randint(2 * shift + 1, (count, 2, 1), generator=generator, device=device)
-    rows = (start[:, 0] + torch.arange(height, device=device))[:, :, None]
-    columns = (start[:, 1] + torch.arange(width, device=device))[:, None, :]
-    images = torch.arange(count, device=device)[:, None, None]
-    return F.pad(pixels, (shift,) * 4)[images, :, rows, columns].permute(0, 3, 1, 2)
+def moved_at_random(pixels: torch.Tensor, shift: int, flip: bool, generator: torch.Generator) -> torch.Tensor:
+    """Return each image [N, C, H, W] moved by up to ``shift`` pixels along each axis, and mirrored if ``flip``.
 
-
-def flipped(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return the images [N, C, H, W], each mirrored left to right with probability one half."""
-    mirror = torch.randint(2, (len(pixels), 1, 1, 1), generator=generator, device=pixels.device, dtype=torch.bool)
-    return torch.where(mirror, pixels.flip(3), pixels)
+    Every distance is as likely, black flows in, and every second image is mirrored left to right on average.
+    """
+    if not (shift or flip):
+        return pixels
+    count, device = len(pixels), pixels.device
+    moves = torch.zeros((count, 3), dtype=torch.int64, device=device)
+    if shift:
+        moves[:, :2] = shift - torch.randint(2 * shift + 1, (count, 2), generator=generator, device=device)
+    if flip:
+        moves[:, 2] = torch.randint(2, (count,), generator=generator, device=device, dtype=torch.bool)
+    return moved(pixels, moves)

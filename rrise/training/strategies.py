@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from rrise.training.architectures import build_network, head
-from rrise.training.descent import outputs
 from rrise.training.pixels import unit
 
 if TYPE_CHECKING:
@@ -25,15 +24,15 @@ class Learner:
 
     Parameters
     ----------
-    inputs : tensor [N, ...]
-        What the part takes, for all N images.
+    prepare : callable
+        From 8-bit pixels [N, C, H, W] to what the part takes.
     fresh : callable
-        Gives the part before training, a new copy each time, trainable, on the inputs' device.
+        Gives the part before training, a new copy each time, trainable, on its device, in the mode it is trained in.
     whole : callable
         Gives the whole network, from pixels in [0, 1] to logits, that holds a trained part.
     """
 
-    inputs: torch.Tensor
+    prepare: Callable[[torch.Tensor], torch.Tensor]
     fresh: Callable[[], nn.Module]
     whole: Callable[[nn.Module], nn.Module]
 
@@ -51,39 +50,45 @@ class OnBytes(nn.Module):
         return logits
 
 
-def learner(strategy: str, classifier: Network, spec: NetworkSpec, pixels: torch.Tensor, seed: int) -> Learner:
-    """Return what the strategy trains, for images uint8[N, C, H, W]; the classifier is only read.
+def learner(strategy: str, classifier: Network, spec: NetworkSpec, device: str, seed: int) -> Learner:
+    """Return what the strategy trains; the classifier is only read.
 
-    ``spec`` is that of the network that is trained from scratch.
+    ``full`` trains in evaluation mode: the classifier's batch statistics are those under noise, and clean images in
+    batches would shift them from step to step. ``spec`` is that of the network that is trained from scratch.
 
     Raises
     ------
     ValueError
-        If the strategy is head and the classifier's logits are not the plain output of its last layer.
+        From ``prepare``, if the strategy is head and the classifier's logits are not the plain output of its last
+        layer.
     """
     if strategy == "head":
-        return _head_learner(copy.deepcopy(classifier.module).to(pixels.device).eval(), pixels)
+        return _head_learner(copy.deepcopy(classifier.module).to(device).eval())
 
     def fresh() -> nn.Module:
-        module = copy.deepcopy(classifier.module).eval() if strategy == "full" else build_network(spec, seed)
-        return OnBytes(module.to(pixels.device).requires_grad_(True))
+        full = strategy == "full"
+        module = copy.deepcopy(classifier.module) if full else build_network(spec, seed)
+        return OnBytes(module.to(device).requires_grad_(True)).train(not full)
 
     def whole(part: nn.Module) -> nn.Module:
         assert isinstance(part, OnBytes)
         return part.network
 
-    return Learner(pixels, fresh, whole)
+    return Learner(lambda pixels: pixels, fresh, whole)
 
 
-def _head_learner(original: nn.Module, pixels: torch.Tensor) -> Learner:
-    # The body is frozen and in evaluation mode, so an image's features never change: they are computed once.
+def _head_learner(original: nn.Module) -> Learner:
+    # The body is frozen and in evaluation mode, so a picture's features never change.
     last = head(original)
-    seen: list[torch.Tensor] = []
-    hook = last.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
 
+    @torch.no_grad()
     def features(batch: torch.Tensor) -> torch.Tensor:
-        seen.clear()
-        logits = original(unit(batch))
+        seen: list[torch.Tensor] = []
+        hook = last.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+        try:
+            logits = original(unit(batch))
+        finally:
+            hook.remove()
         if len(seen) != 1 or not torch.equal(last(seen[0]), logits):
             raise ValueError(
                 f"strategy: expected a network whose logits are the output of its last layer, {last}, got one that "
@@ -91,14 +96,9 @@ def _head_learner(original: nn.Module, pixels: torch.Tensor) -> Learner:
             )
         return seen[0]
 
-    try:
-        inputs = outputs(features, pixels)
-    finally:
-        hook.remove()
-
     def whole(part: nn.Module) -> nn.Module:
         result = copy.deepcopy(original)
         head(result).load_state_dict(part.state_dict())
         return result
 
-    return Learner(inputs, lambda: copy.deepcopy(last).requires_grad_(True), whole)
+    return Learner(features, lambda: copy.deepcopy(last).requires_grad_(True), whole)
