@@ -93,7 +93,7 @@ def documents() -> dict[str, bytes]:
         "levels-of-one": of_levels(engine__sigmas=[0.5], curves=[curve]),
         "levels-seventeen": of_levels(engine__sigmas=[i / 4 for i in range(1, 18)], curves=[curve] * 17),
         "levels-without-a-curve": of_levels(curves=[curve]),
-        "levels-above-the-cap": of_levels(curves=[curve, curve | {"knots_p": [0.0, 0.1, 0.55, 0.993]}]),
+        "levels-above-the-cap": of_levels(curves=[curve, curve | {"knots_p": [0.0, 0.1, 0.55, 0.9932]}]),
         "levels-with-a-sigma": of_levels(sigma=0.5),
         "levels-with-bins": of_levels(calibration__bins=bins),
         "levels-among-certified": of_levels(calibration__guarantee="certified"),

@@ -419,4 +419,4 @@ def test_what_the_documentation_shows_runs(
     assert len(blocks) == 2
     assert "rrise_audit_served_total 20.0" in names["text"]
     assert len(names["found"]) == 20
-    assert "A new input gets a wrong certificate" in capsys.readouterr().out
+    assert "gets a wrong certificate with probability at most" in capsys.readouterr().out

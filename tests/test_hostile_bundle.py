@@ -73,7 +73,7 @@ DOCUMENTS = {  # tests/corpus/bundle/document -> what the refusal must say
     "levels-of-one": r"engine\.sigmas to be 2 to 16 finite numbers",
     "levels-seventeen": r"engine\.sigmas to be 2 to 16 finite numbers",
     "levels-without-a-curve": r"curves to be 2 objects, one for each of engine\.sigmas",
-    "levels-above-the-cap": r"curves\[1\]\.knots_p to be at most \(beta/2\)\^\(1/n\) = 0\.992",
+    "levels-above-the-cap": r"curves\[1\]\.knots_p to be at most beta\^\(1/n\) = 0\.993",
     "levels-with-a-sigma": "expected sigma to be absent",
     "levels-with-bins": r"calibration\.guarantee to be marginal or training-conditional, without bins",
     "levels-among-certified": r"calibration\.guarantee to be marginal or training-conditional, without bins",
