@@ -36,13 +36,14 @@ _keeper: subprocess.Popen[bytes] | None = None
 
 @dataclass(frozen=True)
 class Seen:
-    """A living process as /proc tells of it: its parent, its state, niceness, seconds of CPU time, command line."""
+    """A living process as /proc tells of it: parent, state, niceness, CPU time in seconds, start in ticks, command."""
 
     pid: int
     parent: int
     state: str
     nice: int
     seconds: float
+    started: int
     line: str
 
     @classmethod
@@ -56,7 +57,7 @@ class Seen:
         if fields[0] in "ZX":
             return None
         seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return cls(int(entry.name), int(fields[1]), fields[0], int(fields[16]), seconds, line)
+        return cls(int(entry.name), int(fields[1]), fields[0], int(fields[16]), seconds, int(fields[19]), line)
 
 
 def everything() -> dict[int, Seen]:
@@ -78,9 +79,18 @@ def descendants(*roots: int) -> list[Seen]:
 
 
 def end_all(*roots: int) -> None:
-    """Kill some processes and all below them, and wait until none is left."""
+    """Kill some processes and all below them, and wait until none is left.
+
+    This process, those above it and those older than it cannot be its own: then nothing at all is signalled.
+    """
     pids: set[int] = set()
     while new := {*roots, *(each.pid for each in descendants(*roots))} - pids:
+        seen, above = everything(), [os.getpid()]
+        while above[-1] in seen:
+            above.append(seen[above[-1]].parent)
+        begin = seen[above[0]].started if seen else 0
+        if foreign := [pid for pid in new & seen.keys() if pid in above or seen[pid].started < begin]:
+            raise AssertionError(f"processes that this one did not start, so none is ended: {sorted(foreign)}")
         signal_all(new, signal.SIGSTOP)  # what is stopped starts nothing more
         pids |= new
     signal_all(pids, signal.SIGKILL)
@@ -160,6 +170,9 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         status = self.process.poll()

@@ -24,10 +24,10 @@ ENVIRONMENT = {
     "RAY_AUTH_TOKEN": TOKEN,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A dead node is noticed after a second or two instead of 15.
+    # A dead node is noticed after two seconds, a silent one after 16; a busy machine is not taken for a silent one.
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
     "RAY_health_check_failure_threshold": "3",
     # Ray's workers run at nice 15, where beside two busy processes they get a thirtieth of a core.
     "RAY_worker_niceness": "0",

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import own_processes
 import pytest
 from own_processes import Run, descendants, end_all, everything, wait_for
 
@@ -34,6 +35,19 @@ def test_ending_a_command_ends_all_that_it_started() -> None:
         wait_for(lambda: len(sleepers()) == 3, "three processes below the command", run)
     assert sleepers() == []
     assert run.status() == -signal.SIGKILL
+
+
+def test_nothing_is_signalled_if_it_might_be_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last guard, should processes be found wrongly: it never comes to a signal."""
+    signalled: list[object] = []
+    monkeypatch.setattr(own_processes, "signal_all", lambda pids, number: signalled.append(pids))
+    for roots in ([os.getpid()], [os.getppid()]):
+        with pytest.raises(AssertionError, match="that this one did not start, so none is ended"):
+            end_all(*roots)
+    monkeypatch.setattr(own_processes, "descendants", lambda *roots: list(everything().values()))
+    with pytest.raises(AssertionError, match="that this one did not start, so none is ended"):
+        end_all(2**22 + 1)  # no process has that number
+    assert signalled == []
 
 
 def test_a_process_that_hides_its_environment_is_found() -> None:
