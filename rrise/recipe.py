@@ -262,7 +262,8 @@ def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: 
 
     once, each = recipe.calibrate, recipe.sample.n  # draws that are paid once, and those of a Monte Carlo certificate
     own = recipe.targets if recipe.targets != TargetsConfig() else None  # nothing to say of them where nothing is set
-    yield sampled("train", "targets", recipe.sample, "targets", costly=True, targets=own)
+    of_targets = dataclasses.replace(recipe.sample, n=recipe.targets.n or each)
+    yield sampled("train", "targets", of_targets, "targets", costly=True, targets=own)
     profile = counts / ("profile" if recipe.data.shaping else "train")
     if recipe.data.shaping:
         yield sampled("profile", "profile", fixed(once.profile_draws(each)), "targets", costly=True)

@@ -121,7 +121,7 @@ def test_the_report_says_it_in_words_and_in_json() -> None:
     assert text.startswith("# Attacks on 6 certified images of 8\n")
     assert "changed its label for 4 (66.7%, " in text
     assert "For 2 (33.3%, " in text
-    assert "2 (25.0%, 3.2% to 65.1%) of the images shown, certified or not; the guarantee allows 5.0%." in text
+    assert "2 (25.0%, 3.2% to 65.1%) of the images shown, certified or not; the guarantee allows 5%." in text
     assert "That promise stands." in text
     assert "median 1.50 R, quartiles 1.50 R and 1.50 R, least 1.50 R" in text
     table = [line for line in text.splitlines() if line.startswith("|")]

@@ -416,7 +416,7 @@ def test_what_the_documentation_shows_runs(
     monkeypatch.chdir(tmp_path)
     names = {"images": load_splits(DataConfig()).test.images[:20]}
     exec(code, names)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert "rrise_audit_served_total 20.0" in names["text"]
     assert len(names["found"]) == 20
     assert "gets a wrong certificate with probability at most" in capsys.readouterr().out

@@ -296,7 +296,8 @@ def test_every_contender_is_told_apart_and_timed(finished: Finished) -> None:
     body = json.loads((run / "evaluation/metrics.json").read_text())
     names = [row["name"] for row in body["certifiers"]]
     monte_carlo, larger = ["Monte Carlo", "input-specific MC", "adaptive MC"], "Monte Carlo, n = 250"
-    assert names == ["rrise offset", "rrise scaled", "JS surrogate", *monte_carlo, larger]
+    cascades = ["cascade, Monte Carlo", "cascade, adaptive MC"]
+    assert names == ["rrise offset", "rrise scaled", "JS surrogate", *monte_carlo, larger, *cascades]
     assert body["deployed"] == "rrise scaled"
     assert body["provenance"]["bundles"]["JS surrogate"] != body["provenance"]["bundles"]["rrise scaled"]
     passes = {row["name"]: row["forward_passes"] for row in body["certifiers"]}
@@ -412,17 +413,17 @@ def test_counts_of_another_number_of_draws_never_calibrate(recipe: Recipe, split
     fewer[3, fewer[3].argmax()] -= 1  # an image whose draws stopped early, in a shard that says otherwise
     uneven = CountTable(table.ids, table.labels, fewer.sum(axis=1, dtype=np.int64), fewer)
     first = uneven.rows(table.ids[: store.manifest.size(0)])
-    with pytest.raises(ValueError, match="expected n=100 draws of each image in shard 0, got 99"):
+    with pytest.raises(ValueError, match="expected n=300 draws of each image in shard 0, got 299"):
         store.write(0, first)
     store.folder.publish(shard_name(0), encode_shard(first, 0, store.manifest))
-    with pytest.raises(ValueError, match="expected n=100 draws of every image, as the manifest says, got 99 of 1 im"):
+    with pytest.raises(ValueError, match="expected n=300 draws of every image, as the manifest says, got 299 of 1 im"):
         calibrate(recipe, splits, copy)
     assert not (copy / "again").exists()
     every = replace(table, n=table.n - 1, counts=table.counts - (np.arange(10) == table.counts.argmax(1)[:, None]))
     for shard in range(store.shards):
         part = every.rows(table.ids[100 * shard : 100 * (shard + 1)])
         store.folder.publish(shard_name(shard), encode_shard(part, shard, store.manifest))
-    with pytest.raises(ValueError, match="got 99 of 150 images"):  # all alike, and not what was asked for
+    with pytest.raises(ValueError, match="got 299 of 150 images"):  # all alike, and not what was asked for
         calibrate(recipe, splits, copy)
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrise.data import ImageSet
+from rrise.targets import settings
 from rrise.targets.evaluator import ShardEvaluator
 from rrise.targets.filling import fill_store
 from rrise.targets.manifest import Manifest
@@ -28,6 +29,12 @@ IMAGES = ImageSet.from_arrays(np.random.default_rng(0).integers(0, 256, (23, 6, 
 SAMPLE = SampleConfig(sigma=0.25, n=40, seed=5, batch_size=20, shard_size=5)
 TARGETS = TargetsConfig(views=3, n=4, shift=2, flip=True)
 NAMES = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**56 - 1), st.integers(1, 2**16 - 1))
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of targets hold as many evaluations as ``shard_size`` images of 40 draws, not of 1,000."""
+    monkeypatch.setattr(settings, "_USUAL", 40)
 
 
 def classifier(x: torch.Tensor) -> torch.Tensor:
@@ -302,7 +309,7 @@ def test_a_row_of_a_view_takes_few_bytes(tmp_path):
     # 10 classes, 4 draws: 12 bytes, 8 of them the id's; 45,000 images in 60 views are 32 MB.
     pixels = np.random.default_rng(3).integers(0, 256, (5000, 4, 4), dtype=np.uint8)
     images = ImageSet.from_arrays(pixels, np.arange(5000) % 10)
-    config = SampleConfig(n=1000, shard_size=100)
+    config = SampleConfig(n=1000, shard_size=2500)
     facts = Manifest.of(
         config, images, stream=0, num_classes=10, classifier_sha256="c" * 64, targets=TargetsConfig(views=2, n=4)
     )

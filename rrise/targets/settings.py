@@ -42,6 +42,10 @@ class SampleConfig:
         return batch_geometry(self.n, self.batch_size)[0]
 
 
+_USUAL = 1000
+"""Draws of an image in the shards of targets that are counted otherwise than all other images."""
+
+
 @dataclass(frozen=True)
 class TargetsConfig:
     """How training targets are sampled, where otherwise than what bounds are made from.
@@ -68,7 +72,9 @@ class TargetsConfig:
         return Views(self.views, self.shift, self.flip, seed)
 
     def sampling(self, config: SampleConfig) -> SampleConfig:
-        """Return these settings of sampling with n as here, and shards of as many evaluations as they had.
+        """Return these settings of sampling with n as here, and shards of as many evaluations as of 1,000 draws an image.
+
+        So they depend on the draws of no other images.
 
         Raises
         ------
@@ -80,7 +86,7 @@ class TargetsConfig:
         n = self.n or config.n
         if self.views * n > 2**31:
             raise ValueError(f"views: expected views × n of at most 2^31, got {self.views} × {n}. Lower one of them.")
-        return replace(config, n=n, shard_size=max(1, config.shard_size * config.n // n))
+        return replace(config, n=n, shard_size=max(1, config.shard_size * _USUAL // n))
 
     def images_per_pass(self, config: SampleConfig, images: int) -> int:
         """Return how many of so many images share a forward pass, sampled as :meth:`sampling` says.
