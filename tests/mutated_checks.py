@@ -101,9 +101,16 @@ CHECKS = (
     mutation(
         "counts that stopped early accepted",
         CALIBRATE,
-        "if budget := store.manifest.budget:",
-        "if (budget := store.manifest.budget) and False:",
-        "test_refusals.py::test_calibration_counts_that_stopped_early_are_refused",
+        "if (other := draws[draws != n]).size:",
+        "if (other := draws[draws != n]).size and False:",
+        "test_stages.py::test_counts_of_another_number_of_draws_never_calibrate",
+    ),
+    mutation(
+        "counts of views accepted",
+        CALIBRATE,
+        "if facts.views > 1 or facts.images_per_pass > 1:",
+        "if False:",
+        "test_refusals.py::test_calibration_counts_of_views_are_refused",
     ),
     mutation(
         "profiles of several sigma not put in order",

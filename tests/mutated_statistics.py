@@ -7,6 +7,7 @@ from mutation import mutation
 GUARANTEES = "rrise/calibration/guarantees.py"
 CONFORMAL = "rrise/calibration/conformal.py"
 JOINT = "rrise/calibration/joint.py"
+PROMISE = "rrise/promise.py"
 CURVES = "rrise/calibration/curves.py"
 MONTE_CARLO = "rrise/stages/monte_carlo.py"
 SERVICE = "rrise/stages/service.py"
@@ -50,11 +51,18 @@ STATISTICS = (
         "test_conformal.py::test_n_draws_cannot_support_more_than_the_cap",
     ),
     mutation(
-        "beta not split over the noise levels",
-        JOINT,
-        "nextafter(beta / levels, 0.0)",
-        "nextafter(beta, 0.0)",
-        "test_joint.py::test_the_error_of_the_bounds_is_split",
+        "the promise is gamma in place of gamma / (1 - beta)",
+        PROMISE,
+        "share / (1 - level)",
+        "share",
+        "test_guarantees.py::test_the_promise_holds_where_all_that_it_allows_may_go_wrong",
+    ),
+    mutation(
+        "more passes promise gamma / (1 - beta) in place of the sum",
+        PROMISE,
+        "level + share if shared_draws else ",
+        "",
+        "test_more_passes.py::test_the_sharper_promise_does_not_hold_where_score_and_bound_share_their_draws",
     ),
     mutation(
         "the smallest score over the noise levels in place of the largest",
@@ -122,8 +130,8 @@ STATISTICS = (
     mutation(
         "an audit forgets that a true certificate may be refuted",
         "rrise/audit/settings.py",
-        "Fraction(str(error)) + Fraction(str(level))",
-        "Fraction(str(error))",
+        "decimal(error) + decimal(level)",
+        "decimal(error)",
         "test_auditor.py::test_an_alarm_is_raised_where_it_is_due_only",
     ),
     # Noise

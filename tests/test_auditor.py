@@ -418,5 +418,5 @@ def test_what_the_documentation_shows_runs(
     exec(code, names)
     assert len(blocks) == 3
     assert "rrise_audit_served_total 20.0" in names["text"]
-    assert len(names["found"]) == 20
+    assert len(names["found"]) == len(names["cascade"](names["images"])) == 20
     assert "gets a wrong certificate with probability at most" in capsys.readouterr().out

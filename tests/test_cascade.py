@@ -24,10 +24,12 @@ from rrise import _C, Certificates, Certifier, Fallback
 from rrise.audit.budget import Budget
 from rrise.calibration.cascade import describe_cascade, describe_first_stage, left_over, part
 from rrise.calibration.conformal import CalibrateConfig, calibrate
+from rrise.calibration.levels import BETAS, spent
 from rrise.evaluation.adaptive_stopping import adaptive_certify
 from rrise.evaluation.baselines import cohen_certify
 from rrise.evaluation.cascade import cascade_adaptive, cascade_fixed
 from rrise.evaluation.settings import EvaluateConfig
+from rrise.promise import decimal, promise, rounded_up
 from rrise.recipe import run
 from rrise.runtime.bundle import load_bundle
 from rrise.runtime.calibration_record import CalibrationRecord
@@ -186,9 +188,9 @@ def test_no_part_is_rounded_up(alpha: float, share: float) -> None:
 
 
 def test_nothing_left_for_monte_carlo_is_refused() -> None:
-    for spent in (0.05, 0.06):
+    for used in (0.05, 0.06):
         with pytest.raises(ValueError, match=r"cascade: expected a first stage that promises less than 0\.05 in all"):
-            left_over(0.05, spent)
+            left_over(0.05, used)
 
 
 def wrong_shares(
@@ -313,6 +315,24 @@ def test_a_first_stage_gets_its_share_of_alpha_or_of_gamma() -> None:
     assert first_stage(CalibrateConfig(cascade=0.7, beta=0.01, gamma=0.04)).gamma == 0.028
     assert first_stage(CalibrateConfig(cascade=0.7, beta=0.01, gamma=0.04)).beta == 0.01
     assert first_stage(CalibrateConfig(cascade=0.7, alpha=0.05)).alpha == 0.035
+
+
+@pytest.mark.parametrize("share", [0.7, 0.3, 1 / 3])
+@pytest.mark.parametrize("beta", BETAS)
+def test_both_stages_spend_the_promise_and_no_more(beta: float, share: float) -> None:
+    """Whether gamma is divided beside the same beta, or alpha before beta is chosen."""
+    gamma = 0.04 * (1 - beta)
+    for total, levels in (
+        (
+            rounded_up(promise(beta, gamma)),
+            (beta, first_stage(CalibrateConfig(cascade=share, beta=beta, gamma=gamma)).gamma),
+        ),
+        (0.05, spent(first_stage(CalibrateConfig(cascade=share, alpha=0.05)).alpha, beta)),
+    ):
+        own = promise(*levels)
+        assert decimal(share) * decimal(total) * (1 - Fraction(1, 10**13)) < own <= decimal(share) * decimal(total)
+        both = decimal(rounded_up(own)) + decimal(left_over(total, rounded_up(own)))
+        assert decimal(total) * (1 - Fraction(1, 10**13)) < both <= decimal(total)
 
 
 @pytest.mark.parametrize("share", [1.0, -0.1, 1.5, math.nan])

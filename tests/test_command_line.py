@@ -292,7 +292,7 @@ def test_a_plan_takes_the_draws_of_what_it_does_not_sample(monkeypatch: pytest.M
     from rrise import stages
 
     asked: list[Any] = []
-    monkeypatch.setattr(stages, "plan", lambda *places, stream, draws: asked.append(draws) or "planned")
+    monkeypatch.setattr(stages, "plan", lambda *places, draws, **_: asked.append(draws) or "planned")
     flags = ["--draws.targets", "4", "--draws.calibration", "5000", "--draws.monte-carlo", "500"]
     assert main(["sample", "--classifier", "none", "--out", "nowhere", "--plan", *flags]) == 0
     assert (asked[0].targets, asked[0].calibration, asked[0].monte_carlo) == (4, 5000, 500)

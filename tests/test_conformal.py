@@ -290,7 +290,9 @@ def test_a_recipe_that_promises_too_much_is_refused(overrides: list[str], messag
 
 
 def test_a_recipe_takes_the_new_promises() -> None:
-    config = load_recipe("digits", ["calibrate.alpha=0.05", "calibrate.guarantee=certified", "calibrate.cascade=0"]).calibrate
+    config = load_recipe(
+        "digits", ["calibrate.alpha=0.05", "calibrate.guarantee=certified", "calibrate.cascade=0"]
+    ).calibrate
     assert (config.alpha, config.guarantee) == (0.05, "certified")
     shifted = load_recipe("digits", ["calibrate.guarantee=marginal", "calibrate.priors=[0.25, 0.75]"]).calibrate
     assert shifted.priors == (0.25, 0.75)

@@ -41,27 +41,27 @@ def test_a_plan_measures_and_writes_nothing(finished: tuple[Path, list[str]], tm
         "after 58 certificates: 300 targets × 7 draws, 150 calibration images × 100 draws, paid once, against" in said
     )
     assert list(tmp_path.iterdir()) == []
-    done = stages.plan(splits, "train", recipe.sample, LOCAL, run / "classifier", run / "counts/train", stream=0)
+    settings = {"stream": 0, "targets": recipe.targets}
+    done = stages.plan(splits, "train", recipe.sample, LOCAL, run / "classifier", run / "counts/train", **settings)
     assert "30,000 (300 images, n = 100), 0 of them still to do" in done
     views = TargetsConfig(views=5, n=4, shift=1)
     said = stages.plan(splits, "targets", recipe.sample, LOCAL, *where, stream=0, targets=views)
     assert said.startswith("evaluations   6,000 (300 images, 5 views each, n = 4), 6,000 of them still to do")
     assert "in 5 shards" in said
     assert "--shard-size" not in said  # a view is no longer than that
-    assert "break-even    after 106 certificates" in said  # 6,000 + 150 x 100 evaluations
+    assert "after 1,371 certificates: 300 targets × 20 draws, 150 calibration images × 10,000 draws" in said
     for split, stream in (("calibration", 0), ("test", 3), ("train", 3)):
         with pytest.raises(ValueError, match=f"targets: expected no settings of targets for counts of the {split}"):
             stages.plan(splits, split, recipe.sample, LOCAL, *where, stream=stream, targets=views)
+    other = {"stream": 0, "targets": replace(recipe.targets, n=50)}
     with pytest.raises(ValueError, match="was sampled with n=100, not n=50"):
-        stages.plan(
-            splits, "train", replace(recipe.sample, n=50), LOCAL, run / "classifier", run / "counts/train", stream=0
-        )
+        stages.plan(splits, "train", recipe.sample, LOCAL, run / "classifier", run / "counts/train", **other)
 
 
 def test_a_plan_for_ray_scales_from_one_worker(
     finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = small_recipe(finished[0])
+    recipe = small_recipe(finished[0], "sample.shard_size=100")
     splits = stages.load_splits(recipe.data)
     images = splits.train
     manifest = build.manifest_of(images, recipe.sample, local_network(finished[0] / "classifier"), stream=0)

@@ -17,6 +17,7 @@ from rrise.data import ImageSet, Splits
 from rrise.evaluation.engines import EnginesConfig
 from rrise.evaluation.settings import EvaluateConfig
 from rrise.runtime.bundle import load_bundle
+from rrise.targets.settings import TargetsConfig
 from rrise.targets.store import CountStore
 from rrise.training.seen import SeenConfig
 
@@ -69,14 +70,14 @@ def test_calibration_counts_of_another_sigma_are_refused(run: LinearRun) -> None
         run.calibrate("loud", counts=run.sample("calibration", "loud", sigma=0.5))
 
 
-def test_calibration_counts_that_stopped_early_are_refused(run: LinearRun) -> None:
+def test_calibration_counts_of_views_are_refused(run: LinearRun) -> None:
     """Sampled as training targets may be, of images that were then made calibration images."""
-    early = replace(run.splits, train=run.splits.calibration)
-    config = replace(SAMPLE, first_n=20)
-    out = run.counts / "early"
-    stages.sample(early, "train", config, LOCAL, run.classifier, out, stream=0, progress=False)
-    with pytest.raises(ValueError, match=r"^counts: expected the same number of draws of every image, got counts that"):
-        run.calibrate("early", counts=out)
+    as_targets = replace(run.splits, train=run.splits.calibration)
+    targets = TargetsConfig(views=2, shift=1)
+    out = run.counts / "views"
+    stages.sample(as_targets, "train", SAMPLE, LOCAL, run.classifier, out, stream=0, targets=targets, progress=False)
+    with pytest.raises(ValueError, match=r"^counts: expected counts of the images themselves, in passes of their own"):
+        run.calibrate("views", counts=out)
 
 
 # Several noise levels

@@ -159,19 +159,19 @@ def _paid_back(splits: Splits, split: str, manifest: Manifest, draws: DrawsConfi
     from rrise.evaluation.settings import EvaluateConfig
 
     each = draws.monte_carlo
-    of: dict[str, float] = {
+    of = {
         "targets": draws.targets or each,
         "profile": CalibrateConfig().profile_draws(each),
         "calibration": CalibrateConfig(n=draws.calibration).draws(each),
     }
     sampled = "targets" if split == "train" else split
     if sampled in of and not getattr(draws, sampled, 0):
-        of[sampled] = manifest.evaluations / manifest.images
+        of[sampled] = manifest.views * manifest.n
     named = {"targets": "targets", "profile": "images of the curve's shape", "calibration": "calibration images"}
     if not (splits.config and splits.config.shaping):
         del named["profile"]
     sizes = {name: len(getattr(splits, name)) for name in named}
-    once = {name: Sampled(size, round(size * of[name])) for name, size in sizes.items()}
+    once = {name: Sampled(size, size * of[name]) for name, size in sizes.items()}
     monte_carlo = each + EvaluateConfig().n_selection
     queries = break_even(sum(part.evaluations for part in once.values()), monte_carlo)
     parts = ", ".join(once[name].words(what) for name, what in named.items())

@@ -72,7 +72,7 @@ class TargetsConfig:
         return Views(self.views, self.shift, self.flip, seed)
 
     def sampling(self, config: SampleConfig) -> SampleConfig:
-        """Return these settings of sampling with n as here, and shards of as many evaluations as of 1,000 draws an image.
+        """Return these settings of sampling with n as here, in shards of as many evaluations as of 1,000 draws.
 
         So they depend on the draws of no other images.
 
