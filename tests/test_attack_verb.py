@@ -51,6 +51,7 @@ def made_up(run: Path, out: Path, *, n: int = 100, p: float = 0.95, **provenance
 def test_the_verb_writes_what_it_found(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, out = finished[0], tmp_path / "attack"
     config = [f"--{name}={getattr(CONFIG, name)}" for name in ("images", "steps", "draws", "halvings", "n", "threads")]
+    config += ["--reach", "1", "1.5", "2", "12"]
     data = ["--data.train=300", "--data.calibration=150", "--data.test=40"]
     places = [f"--bundle={run}/bundles/offset", f"--surrogate={run}/surrogate", f"--classifier={run}/classifier"]
     assert main(["attack", *places, f"--out={out}", *config, *data]) == 0
@@ -58,13 +59,13 @@ def test_the_verb_writes_what_it_found(finished: Finished, tmp_path: Path, capsy
     body = json.loads((out / "attack.json").read_text())
     assert body["schema"] == "rrise-attack/1"
     assert [(row["attack"], row["reach"]) for row in body["rows"]] == [
-        (attack, reach) for reach in (1.0, 1.5, 2.0, 4.0) for attack in ("surrogate", "smoothed")
+        (attack, reach) for reach in (1.0, 1.5, 2.0, 12.0) for attack in ("surrogate", "smoothed")
     ]
     flips = [row["surrogate_flips"]["count"] for row in body["rows"] if row["attack"] == "surrogate"]
     assert flips == sorted(flips)
-    assert flips[-1] > 0  # four radii away something gives
+    assert flips[-1] > 0  # twelve radii away something gives
     assert body["smallest"]["found"]["count"] >= flips[-1]
-    assert 0 < body["smallest"]["least"] <= 4
+    assert 0 < body["smallest"]["least"] <= 12
     assert body["refuted"]["found"]["total"] == 12
     assert body["refuted"]["promised"] == pytest.approx(0.2 / 0.99)
     assert body["provenance"]["bundle"] == load_bundle(run / "bundles/offset").sha256

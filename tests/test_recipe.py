@@ -1,5 +1,6 @@
 """The whole road on a small scale: what is done is kept, what changed is redone or refused, nothing is lost."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -143,3 +144,19 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_an_unknown_stage_to_redo(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="redo: expected one of train, sample"):
         run(small(tmp_path), redo="fitt")
+
+
+@pytest.mark.slow
+def test_a_run_fits_to_views_and_keeps_what_is_done(tmp_path: Path) -> None:
+    views = ("targets.views=4", "targets.n=20", "targets.shift=1", "fit.epochs=[]")
+    said: list[str] = []
+    run(small(tmp_path / "digits", *views), say=said.append, progress=False)
+    assert any(line.startswith("sample-train: 300 images × 4 views × 20 draws in ") for line in said)
+    assert any(line.startswith("fit: strategy full, ") and "4 epochs over 4 of 4 views" in line for line in said)
+    costs = json.loads((tmp_path / "digits/evaluation/metrics.json").read_text())["costs"]
+    assert costs["targets"] == 300 * 4 * 20
+    again: list[str] = []
+    run(small(tmp_path / "digits", *views), say=again.append, progress=False)
+    assert all(line.endswith("done before, kept") for line in again[1:])
+    with pytest.raises(ValueError, match=r"sample-train: .* does not fit this recipe \(targets\.shift was 1, now 2\)"):
+        run(small(tmp_path / "digits", *views, "targets.shift=2"), say=again.append, progress=False)

@@ -53,7 +53,7 @@ _NEVER = 1e-9
 EXPLAINED = """\
 Every curve spends α as γ = α(1 − β), with the β of a rehearsal on its profile, as `rrise calibrate --alpha` does; the
 guarantee is marginal unless another is named. *All weights*: trained from the classifier's, on the same targets.
-The last rows take from *scaled* one loss after another. *B1 at β*: the bounds of calibration images are of level β, not α.
+The last rows take from *scaled* one loss after another. *B1 at β*: bounds of calibration images are of level β, not α.
 *p known*: a curve must lie below all but a share γ of these bounds, which scatter with their draws, even if it is told
 p itself (here B1's frequency) and calibrated on images without end; the row after it takes the β that is best for it.
 *p from n draws*: a surrogate without any error but that of n draws, calibrated on nine tenths of the test images at the
