@@ -55,7 +55,7 @@ STATISTICS = (
         PROMISE,
         "share / (1 - level)",
         "share",
-        "test_guarantees.py::test_the_promise_holds_where_all_that_it_allows_may_go_wrong",
+        "test_guarantees.py::test_gamma_alone_is_detected_as_too_small_a_promise",
     ),
     mutation(
         "more passes promise gamma / (1 - beta) in place of the sum",

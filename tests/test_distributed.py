@@ -111,9 +111,10 @@ def test_any_number_of_workers_gives_the_same_counts(cluster, job, truth, tmp_pa
 
 @pytest.mark.slow
 def test_views_are_counted_as_in_this_process(cluster, job, tmp_path):
-    views = ["--targets.views", "3", "--targets.n", "5", "--targets.shift", "2", "--targets.flip", "--shard-size", "1"]
+    views = ["--targets.views", "3", "--targets.n", "50", "--targets.shift", "2", "--targets.flip"]
+    views += ["--shard-size", "1", "--batch-size", "250"]  # five images a pass, twenty a shard
     status, said, complained = job.run(tmp_path / "here", *views)
-    assert (status, said.split(" in ")[0]) == (0, f"{IMAGES} images × 3 views × 5 draws"), complained
+    assert (status, said.split(" in ")[0]) == (0, f"{IMAGES} images × 3 views × 50 draws"), complained
     with job.start(tmp_path / "there", *views, *on(cluster, "--workers", "2")) as run:
         assert run.status() == 0, run
     here, there = (CountStore.open(tmp_path / name) for name in ("here", "there"))
