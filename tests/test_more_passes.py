@@ -328,7 +328,9 @@ def test_a_run_with_passes_makes_bundles_rows_and_a_figure(passed: tuple[Path, l
     out, said = passed
     kept_steps = {line.split(":")[0] for line in said if "kept" in line}
     assert {"train", "sample-train", "fit", "export", "sample-reference", "rival-calibrate"} <= kept_steps
-    assert sorted(path.name for path in (out / "bundles").iterdir()) == ["offset", "scaled", "scaled-m4", "scaled-m60"]
+    assert sorted(path.name for path in (out / "bundles").iterdir()) == [
+        "offset", "scaled", "scaled-cascade", "scaled-m4", "scaled-m60",
+    ]  # fmt: skip
     metrics = json.loads((out / "evaluation/metrics.json").read_text())
     rows = {row["name"]: row for row in metrics["certifiers"]}
     assert rows["rrise scaled, m = 4"]["forward_passes"] == 5

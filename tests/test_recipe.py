@@ -154,7 +154,7 @@ def test_a_run_fits_to_views_and_keeps_what_is_done(tmp_path: Path) -> None:
     assert any(line.startswith("sample-train: 300 images × 4 views × 20 draws in ") for line in said)
     assert any(line.startswith("fit: strategy full, ") and "4 epochs over 4 of 4 views" in line for line in said)
     costs = json.loads((tmp_path / "digits/evaluation/metrics.json").read_text())["costs"]
-    assert costs["targets"] == 300 * 4 * 20
+    assert costs["targets"] == {"images": 300, "evaluations": 300 * 4 * 20}
     again: list[str] = []
     run(small(tmp_path / "digits", *views), say=again.append, progress=False)
     assert all(line.endswith("done before, kept") for line in again[1:])
