@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from groups import GroupsStayTogether, pytest_xdist_make_scheduler
 from hypothesis import settings
+from own_processes import heed_interrupts
 from shared_run import SharedRun
 
 __all__ = ["finished", "pytest_configure", "pytest_report_header", "pytest_xdist_make_scheduler"]
@@ -26,7 +27,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the groups."""
+    """Watch the groups, and start commands that can be interrupted."""
+    heed_interrupts()
     config.pluginmanager.register(GroupsStayTogether())
 
 

@@ -204,6 +204,12 @@ def free_ports(count: int) -> list[int]:
         return found
 
 
+def heed_interrupts() -> None:
+    """Undo `make test &` and nohup: what runs behind a shell is deaf to Ctrl-C, and so is all that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def keep() -> None:
     """Have a keeper: it ends what carries this process's tag once this process has ended, in whatever way."""
     global _keeper

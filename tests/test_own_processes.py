@@ -75,6 +75,16 @@ def test_nothing_outlives_a_process_that_is_killed(how: signal.Signals) -> None:
         wait_for(lambda: shell not in everything() and not sleepers(), "end of what it started")
 
 
+@pytest.mark.slow
+def test_tests_run_behind_a_shell_can_interrupt_their_commands() -> None:
+    """`make test &` and nohup ignore SIGINT, and what is ignored stays ignored in every command."""
+    one = f"{Path(__file__)}::test_nothing_outlives_a_process_that_is_killed"
+    deaf = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+    with Run([*deaf, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", one]) as run:
+        assert run.status() == 0, run
+        assert "2 passed" in run.said
+
+
 def test_what_is_waited_for_in_vain_is_told_with_what_was_said() -> None:
     with (
         Run(["sh", "-c", "echo some words; echo a complaint >&2; exit 3"]) as run,
