@@ -184,7 +184,14 @@ def test_no_part_is_rounded_up(alpha: float, share: float) -> None:
     spent = part("alpha", alpha, share)
     assert Fraction(str(spent)) <= Fraction(str(alpha)) * Fraction(str(share))
     whole = Fraction(str(spent)) + Fraction(str(left_over(alpha, spent)))
-    assert Fraction(str(alpha)) * Fraction(10**15 - 1, 10**15) <= whole <= Fraction(str(alpha))
+    assert Fraction(str(alpha)) * Fraction(10**13 - 1, 10**13) <= whole <= Fraction(str(alpha))
+
+
+def test_a_share_that_is_none_is_refused_with_a_usual_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"cascade: expected a number strictly between 0 and 1, got 2\. Typical: 0\.9\."
+    ):
+        CalibrateConfig(cascade=2)
 
 
 def test_nothing_left_for_monte_carlo_is_refused() -> None:

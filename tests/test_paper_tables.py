@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rrise.evaluation.baselines import cohen_select
+from rrise.ledger import tree_sha256
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "paper_tables.py"
 SMALL = [
@@ -20,83 +21,77 @@ SMALL = [
     "data.train=300",
     "data.calibration=300",
     "data.test=60",
-    "sample.n=200",
+    "sample.n=100",
     "sample.batch_size=100",
-    "fit.epochs=[2]",
-    "fit.lr=[0.01]",
-    "fit.weight_decay=[0.0]",
-    "fit.folds=0",
+    "targets.views=3",
+    "targets.n=20",
+    "targets.shift=1",
+    "fit.held_out=0",
     "calibrate.guarantee=marginal",
+    "calibrate.cascade=0",
     "evaluate.n_reference=200",
     "evaluate.latency_images=2",
     "evaluate.latency_repeats=1",
 ]
 
 
-def tables(out: Path) -> tuple[str, dict]:
-    command = [sys.executable, SCRIPT, "--recipe", "digits", "--seeds", "100", "--out", out, "--set", *SMALL]
+def tables(folder: Path, *more: str) -> tuple[str, dict[str, Any]]:
+    places = ["--out", folder / "runs", "--results", folder / "results", "--name", "some"]
+    command = [sys.executable, SCRIPT, "--recipe", "digits", "--seeds", "100", *places, *more, "--set", *SMALL]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads((out / "tables.json").read_text())
+    return done.stdout, json.loads((folder / "results" / "some" / "seed-100.json").read_text())
 
 
 @pytest.mark.slow
 def test_tables_are_made_and_made_again_without_work(tmp_path: Path) -> None:
-    said, first = tables(tmp_path / "paper")
-    assert said.count("surrogate scratch-js: lr") == 1
-    again, second = tables(tmp_path / "paper")
-    assert "surrogate scratch-js" not in again
+    said, first = tables(tmp_path)
+    assert said.count("surrogate JS: ") == 1
+    page = tmp_path / "results" / "some.md"
+    before = tree_sha256(tmp_path / "runs" / "seed-100" / "surrogates"), page.read_text()
+    again, second = tables(tmp_path)
+    assert "surrogate JS" not in again
     assert "done before, kept" in again
     assert first == second
-    levels = first["levels"]
-    assert list(levels) == ["alpha=0.25", "alpha=0.101", "alpha=0.051", "alpha=0.011"]
-    for results in levels.values():
-        assert [name.partition(",")[0] for name in results] == [
-            "rrise",
-            "rrise",
-            "B4 JS surrogate",
-            "B1 fixed budget",
-            "B2 input-specific budget",
-            "B3 adaptive stopping",
-        ]
-        assert all(len(entries) == 1 for entries in results.values())
-        fixed = results["B1 fixed budget"]
-        assert [entry["evaluations"] for entry in fixed] == [300]
-        assert all(entry["evaluations"] <= 300 for entry in results["B3 adaptive stopping"])
-        assert all(entry["evaluations"] == 0 for entry in results["rrise, offset (paper)"])
-    assert list(first["ablations"]["draws"]) == ["rrise, offset, n = 100", "B1, n = 100"]
-    assert set(first["ablations"]["training"]) == {
-        f"{s}, {loss}" for s in ("head", "full", "scratch") for loss in ("ce", "js")
-    }
-    assert list(first["shares"]) == ["0.25", "0.05", "0.01"]
-    for alpha, rows in first["shares"].items():
-        whole, at_beta, known = (rows[name][0] for name in ("B1", "B1 at β of scaled", "p known"))
-        assert whole["share of B1"] == 100
-        assert at_beta["share of B1"] >= known["share of B1"]
-        assert (whole["points behind B1"], whole["beta"]) == (0, float(alpha))
-        assert rows["p known, β best for it"][0]["share of B1"] >= known["share of B1"] - 0.5  # ranked by radius alone
-        assert {rows[name][0]["beta"] for name in ("scaled", "B1 at β of scaled", "p known")} == {known["beta"]}
-    assert "expected at least" in first["shares"]["0.01"]["scaled, training-conditional"][0]["refused"]
-    assert first["shares"]["0.01"]["scaled, training-conditional"][0]["share of B1"] is None
-    assert not first["shares"]["0.25"]["scaled, training-conditional"][0]["refused"]
-    page = (tmp_path / "paper" / "tables.md").read_text()
-    assert page.count("\n## ") == 11
-    assert len(first["claims"]) == 6
-    assert "- scaled, training-conditional, seed 100: refused: " in page
+    page.unlink()
+    only, _ = tables(tmp_path, "--only-tables")
+    assert only.strip() == str(page)
+    assert before == (tree_sha256(tmp_path / "runs" / "seed-100" / "surrogates"), page.read_text())
+    assert list(first["alphas"]) == ["0.25", "0.05", "0.01"]
+    for alpha, parts in first["alphas"].items():
+        every = {name: entry for part in parts.values() for name, entry in part.items() if not entry["refused"]}
+        few, many = parts["certifiers"]["B1"], parts["certifiers"]["B1, n = 1,000"]
+        assert (few["share of B1"], few["points behind B1"], few["evaluations"]) == (100, 0, 200)
+        assert (many["share of larger B1"], many["evaluations"]) == (100, 1100)
+        assert all(entry["promised"] <= 100 * float(alpha) + 1e-9 for entry in every.values())
+        assert all(
+            name.startswith(("B", "rrise, cascade", "cascade")) or e["evaluations"] == 0 for name, e in every.items()
+        )
+        for name, entry in every.items():
+            own = [each["break-even"] for each in (entry,) if entry["offline"]]
+            assert own == [] or own[0] > 0, name
+        one = parts["certifiers"]["rrise"]
+        assert parts["ladder"]["all, 10 n draws"] == one
+        assert one["offline"] == 3 * 20 * 300 + 300 * 1000
+    strict = first["alphas"]["0.01"]["ladder"]["all, 10 n draws, training-conditional"]
+    assert "expected at least" in strict["refused"]
+    assert "share of B1" not in strict
+    assert "- all, 10 n draws, training-conditional, seed 100: refused: " in page.read_text()
+    assert before[1].count("\n## ") == 6
 
 
 @pytest.fixture(scope="module")
 def paper() -> ModuleType:
-    """The module of the shares, which lies beside the script, and that of the tables."""
+    """The module of a seed's rows, which lies beside the script, and that of the tables."""
     sys.path.insert(0, str(SCRIPT.parent))
     try:
         importlib.import_module("paper.tables")
-        return importlib.import_module("paper.shares")
+        return importlib.import_module("paper.ladder")
     finally:
         sys.path.remove(str(SCRIPT.parent))
 
 
-def counted(paper: ModuleType, images: int = 600, n: int = 1000) -> Any:
+def counted(paper: ModuleType, images: int = 600, n: int = 1000, times: int = 1) -> Any:
     """Return a run of two classes whose probabilities are known, with nothing but counts."""
     rng = np.random.default_rng(7)
     p = {"test": rng.beta(6, 1, images), "calibration": rng.beta(6, 1, images)}
@@ -105,48 +100,40 @@ def counted(paper: ModuleType, images: int = 600, n: int = 1000) -> Any:
         k = rng.binomial(n, p[split])
         return np.stack([k, n - k], axis=1)
 
-    counts = {name: draws("test", n) for name in ("estimation", "reference")}
-    counts |= {"selection": draws("test", 100), "calibration": draws("calibration", n)}
+    counts = {name: draws("test", times * n) for name in ("estimation", "reference")}
+    counts |= {"selection": draws("test", 100), "calibration": draws("calibration", times * n)}
+    counts["profile"] = counts["calibration"]
     recipe = SimpleNamespace(sample=SimpleNamespace(n=n, sigma=0.25))
-    return paper.SeedRun(1, recipe, SimpleNamespace(test=SimpleNamespace(labels=np.zeros(images, np.int64))), counts), p
+    splits = SimpleNamespace(
+        test=SimpleNamespace(labels=np.zeros(images, np.int64)), calibration=SimpleNamespace(__len__=lambda: images)
+    )
+    return paper.SeedRun(1, recipe, splits, counts)
 
 
-LEVELS = {"beta": 0.01, "gamma": 0.04}
-
-
-def test_a_surrogate_without_error_is_never_judged_by_what_it_was_calibrated_on(paper: ModuleType) -> None:
-    run, p = counted(paper)
-    before, predicted = paper.oracle(run, **LEVELS)
-    truth = np.where(predicted == 0, p["test"], 1 - p["test"])
-    assert np.mean(before.p_lower <= truth) >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / len(truth))
-    assert np.mean(before.label == 0) > 0.8
-    worst = run.counts["reference"][:60, ::-1].copy()  # a tenth of the images: the other class in nearly all draws
-    run.counts["reference"][:60] = worst
-    after, _ = paper.oracle(run, **LEVELS)
-    assert after.radius[60:].mean() < 0.5 * before.radius[60:].mean()
-    run.counts["reference"][:] = counted(paper)[0].counts["reference"]
-    run.counts["reference"][0] = run.counts["reference"][0, ::-1]
-    one, _ = paper.oracle(run, **LEVELS)
-    assert one.p_lower[0] == before.p_lower[0]  # its own reference has no part in its own bound
-
-
-def test_more_draws_in_the_stores_are_thinned_to_the_tables_n(paper: ModuleType) -> None:
-    """Runs keep ten times n of calibration and estimation draws; the tables' certifiers have n."""
+def test_more_draws_in_the_stores_are_thinned_to_what_a_row_has(paper: ModuleType) -> None:
+    """Runs keep ten times n of calibration and estimation draws; a certifier has those that it is said to have."""
     certifiers = importlib.import_module("paper.certifiers")
-    many, _ = counted(paper, n=10_000)
-    run = replace(many, recipe=SimpleNamespace(sample=SimpleNamespace(n=1000, sigma=0.25)))
+    run = counted(paper, times=10)
+    assert (run.n, run.larger, run.draws) == (1000, 10_000, 10_000)
     fixed, adaptive = certifiers.fixed_budget(run, 0.05, 1000), certifiers.adaptive(run, 0.05, 0.01)
     specific = certifiers.input_specific(run, 0.05, 0.01)
     assert set(fixed.evaluations.tolist()) == {1100}
     assert max(adaptive.evaluations.max(), specific.evaluations.max()) <= 1100
-    assert adaptive.p_lower.max() <= fixed.p_lower.max() < certifiers.fixed_budget(many, 0.05, 10_000).p_lower.max()
-    before, _ = paper.oracle(run, **LEVELS)
-    assert before.p_lower.max() <= 0.01 ** (1 / 1000) * (1 + 1e-12)  # the cap of n draws, not of all there are
+    assert adaptive.p_lower.max() <= fixed.p_lower.max() < certifiers.fixed_budget(run, 0.05, 10_000).p_lower.max()
+    label, q = np.zeros(600, np.int64), run.counts["reference"][:, 0] / 10_000
+    answers = SimpleNamespace(calibration=(np.where(q > 0.5, 0, -1), q), profile=(label, q))
+    few, many = (run.points(answers, "calibration", n) for n in (1000, 10_000))
+    assert (set(few.n), set(many.n)) == ({1000}, {10_000})
+    assert not few.k[q <= 0.5].any()  # no class, no agreeing draw
+    assert np.abs(few.k - many.k / 10)[q > 0.5].max() < 100
+    shape = run.points(answers, "profile", 3000)
+    assert set(shape.n) == {3000}
+    assert np.array_equal(shape.k, np.rint(0.3 * run.counts["profile"][:, 0]))
 
 
 def test_what_p_itself_certifies_lies_below_all_but_gamma_of_the_bounds(paper: ModuleType) -> None:
-    run, _ = counted(paper)
-    found, predicted = paper.known(run, **LEVELS)
+    run = counted(paper)
+    found, predicted = paper.known(run, 0.01, 0.04, 1)
     p = run.counts["estimation"][np.arange(600), predicted] / 1000
     rng = np.random.default_rng(3)
     broken = np.mean([paper.clopper_pearson(rng.binomial(1000, p), 1000, 0.01) < found.p_lower for _ in range(200)])
@@ -154,16 +141,33 @@ def test_what_p_itself_certifies_lies_below_all_but_gamma_of_the_bounds(paper: M
     at_beta = paper.fixed_budget(run, 0.01, run.n)
     assert np.array_equal(predicted, cohen_select(run.counts["selection"]))
     assert 0.8 * at_beta.radius.mean() < found.radius.mean() < at_beta.radius.mean()
-    (best, _), beta = paper.ceiling(run, 0.05)
+    (best, _), beta, promised = paper.ceiling(run, 0.05, 1)
+    assert promised == 0.05
     assert best.radius.mean() >= found.radius.mean()
-    assert np.array_equal(best.radius, paper.known(run, beta=beta, gamma=round(0.05 * (1 - beta), 12))[0].radius)
+    assert np.array_equal(best.radius, paper.known(run, *paper.spent(0.05, beta), 1)[0].radius)
 
 
 def test_a_row_that_is_refused_says_why_and_its_seeds_are_named(paper: ModuleType) -> None:
-    whole = {**dict.fromkeys(paper.KEPT, 1.0), "certified accuracy": [90.0, 80.0], "average certified radius": 0.4}
-    given = paper._beside({**whole, "average certified radius": 0.3}, whole, 0.01)
-    refused = paper._refused("expected at least 124 images")
-    assert given["share of B1"] == pytest.approx(75)
-    table = sys.modules["paper.tables"].shares({"some": [given, refused]}, [100, 200])
+    def given() -> dict[str, Any]:
+        return {"average certified radius": 0.3, "certified accuracy": [80.0], "offline": 4000, "evaluations": 0.0}
+
+    def refused() -> dict[str, Any]:
+        raise ValueError("expected at least 124 images")
+
+    whole = {"average certified radius": 0.4, "certified accuracy": [90.0], "evaluations": 1100.0}
+    rows = [paper._or_why(make) for make in (given, refused)]
+    for row in rows:
+        paper._beside(row, whole, None)
+    assert rows[0]["share of B1"] == pytest.approx(75)
+    assert rows[0]["points behind B1"] == 10
+    assert rows[0]["break-even"] == pytest.approx(4000 / 1099)
+    table = sys.modules["paper.tables"].rows({"some": rows}, [100, 200])
     assert "- some, seed 200: refused: expected at least 124 images" in table
     assert "seed 100" not in table
+
+
+def test_a_method_that_adds_promises_the_sum(paper: ModuleType) -> None:
+    """The paper's way spends alpha as beta + gamma, and the rows say so."""
+    method = replace(paper.LEVERS[paper.PAPER])
+    assert (method.surrogate, method.curve, method.times, method.added) == ("head", "offset", 1, True)
+    assert method.levels(counted(paper), SimpleNamespace(), 0.25) == (0.001, 0.249)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from paper.ladder import B4, CASCADE, FIXED, ONE, PAPER
 
 WITHIN = 0.84
 """Percentage points of certified accuracy at radius 0 that the paper loses to Monte Carlo at most."""
@@ -13,75 +16,77 @@ BETTER = 1.23
 """Times the Jensen-Shannon surrogate's certified accuracy that the paper reaches at least, of 100 classes and more."""
 QUERIES = 1e5
 """Order of the certificates after which the paper's offline work is paid back."""
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def claims(
-    levels: Mapping[str, Any], costs: Mapping[str, Any], n: int, classes: int, names: Mapping[str, str]
-) -> list[tuple[str, str, str]]:
+def claims(found: Rows, alpha: float, n: int, classes: int, milliseconds: tuple[float, float]) -> list[tuple[str, ...]]:
     """Return (claim, verdict, figure) for each claim.
 
     Parameters
     ----------
-    levels : mapping
-        Results by "alpha=..."; the first is the paper's.
-    costs : mapping
-        Break-even results by certifier.
+    found : mapping
+        Every certifier's results, an entry a seed, at the paper's α.
     n : int
         Draws of a Monte Carlo certificate here; the paper's is 10,000.
     classes : int
         Classes of the images.
-    names : mapping
-        What the certifiers are called here: ours, fixed, js.
+    milliseconds : (float, float)
+        Of a single pass and of a Monte Carlo certificate, on one thread.
     """
-    paper = next(iter(levels.values()))
-    level = next(iter(levels))
-    ours, fixed, js = (paper[names[key]] for key in ("ours", "fixed", "js"))
 
-    def mean(entries: Any, key: str, at: int | None = None) -> float:
-        return float(np.mean([entry[key] if at is None else entry[key][at] for entry in entries]))
+    def mean(name: str, key: str, at: int | None = None) -> float:
+        given = [e[key] if at is None else e[key][at] for e in found[name] if e.get(key) is not None]
+        return float(np.mean(given)) if given else math.nan
 
-    gap = mean(fixed, "certified accuracy", 0) - mean(ours, "certified accuracy", 0)
-    smaller = mean(ours, "average certified radius") / mean(fixed, "average certified radius")
-    needed = 100 * (1 - float(level.removeprefix("alpha=")))
-    coverage, edge = mean(ours, "coverage"), mean(ours, "coverage in the boundary")
-    against = mean(ours, "certified accuracy", 0) / max(mean(js, "certified accuracy", 0), 1e-9)
-    pays = mean(costs[names["fixed"]], "queries by evaluations")
-    draws, slow = (mean(costs[names["fixed"]], key) for key in ("evaluations", "milliseconds"))
-    fast, wrong = mean(costs[names["ours"]], "milliseconds"), mean(ours, "wrong labels among certified")
+    def behind(name: str) -> str:
+        gap, share = mean(name, "points behind B1"), mean(name, "share of B1")
+        return f"{gap:+.2f} points, {share:.0f}% of its average radius"
+
+    ours = (PAPER, ONE, CASCADE)
+    against = {
+        name: mean(name, "certified accuracy", 0) / max(mean(B4, "certified accuracy", 0), 1e-9) for name in ours[:2]
+    }
+    needed = 100 * (1 - alpha)
+    coverage, edge = mean(PAPER, "coverage"), mean(PAPER, "coverage in the boundary")
+    pays, wrong = mean(PAPER, "break-even"), mean(PAPER, "wrong labels among certified")
     return [
         (
-            f"certified accuracy within {WITHIN} points of fixed-budget Monte Carlo (radius 0, {level})",
-            "confirmed" if gap <= WITHIN else "not confirmed",
-            f"{gap:+.2f} points behind; of its average certified radius {100 * smaller:.0f}% is kept",
+            f"certified accuracy within {WITHIN} points of fixed-budget Monte Carlo (radius 0, alpha = {alpha:g})",
+            _verdict(mean(PAPER, "points behind B1") <= WITHIN),
+            f"behind Monte Carlo at n = {n:,}: by the paper's method {behind(PAPER)}; rrise, one pass, {behind(ONE)}; "
+            f"cascade {behind(CASCADE)}",
         ),
         (
             "one surrogate pass instead of up to 10,000 noisy evaluations",
             "so by construction",
-            f"{draws:,.0f} evaluations, {slow:,.1f} ms, by Monte Carlo at n = {n:,}; "
-            f"none, {fast:.3f} ms, by the single pass",
+            f"{mean(FIXED, 'evaluations'):,.0f} evaluations, {milliseconds[1]:,.1f} ms, by Monte Carlo at n = {n:,}; "
+            f"none, {milliseconds[0]:.3f} ms, by the single pass",
         ),
         (
             "offline work paid back after about 100,000 certificates",
-            "not testable at this scale" if n < 10_000 else ("confirmed" if pays <= 2 * QUERIES else "not confirmed"),
-            f"{pays:,.0f} by evaluations here: it is the number of target and calibration images, whatever n is",
+            "not testable at this scale" if n < 10_000 else _verdict(pays <= 2 * QUERIES),
+            f"{pays:,.0f} here by the paper's method, {mean(ONE, 'break-even'):,.0f} with ten times as many draws of a "
+            "calibration image",
         ),
         (
-            "the bound holds for at least 1 - beta - gamma of inputs",
-            "confirmed" if coverage >= needed else "not confirmed",
-            f"{coverage:.1f}% of bounds agree with the reference draws, {needed:g}% were promised; "
-            f"inside the boundary set {edge:.1f}%, of which nothing is promised",
+            "the bound holds for at least 1 - alpha of inputs",
+            _verdict(coverage >= needed),
+            f"{coverage:.1f}% of the paper's bounds agree with the reference draws, {needed:g}% were promised; inside "
+            f"the boundary set {edge:.1f}%, of which nothing is promised",
         ),
         (
             "a positive radius means that the label is the smoothed classifier's",
-            "confirmed" if wrong <= 100 - needed else "not confirmed",
+            _verdict(wrong <= 100 - needed),
             f"{wrong:.2f}% of certified labels are not the reference's first class",
         ),
         (
             "1.23 to 1.91 times the certified accuracy of the Jensen-Shannon surrogate from random weights "
             "(CIFAR-100 and Tiny ImageNet)",
-            ("confirmed" if against >= BETTER else "not confirmed")
-            if classes >= 100
-            else "not testable on these images",
-            f"{against:.2f} times at radius 0 on these images",
+            _verdict(against[PAPER] >= BETTER) if classes >= 100 else "not testable on these images",
+            f"at radius 0 {against[PAPER]:.2f} times by the paper's method, {against[ONE]:.2f} times by rrise",
         ),
     ]
+
+
+def _verdict(holds: bool) -> str:
+    return "confirmed" if holds else "not confirmed"

@@ -1,10 +1,8 @@
-"""One seed of a recipe: its run, and further surrogates fitted to the same counts, each made once and then kept."""
+"""One seed of a recipe: its run, and further surrogates of the same classifier, each made once and then kept."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rrise import stages
+from rrise import _C, stages
 from rrise.calibration.scored import Scored
 from rrise.data import Splits
 from rrise.evaluation.thinning import thinned
@@ -20,26 +18,28 @@ from rrise.ledger import Ledger
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.runtime import open_engine
 from rrise.runtime.certifier import ROWS, engine_logits
-from rrise.stages.calibrate import score_counts
+from rrise.stages.calibrate import as_of
+from rrise.targets.noise import TARGETS
+from rrise.targets.settings import TargetsConfig
 from rrise.targets.store import CountStore
-from rrise.training.networks import load_network
-from rrise.training.surrogate import FitConfig, fit_surrogate
+from rrise.training.surrogate import FitConfig
 
 Counts = NDArray[np.int64]
-DEEP = {"lr": (1e-3,), "weight_decay": (0.05,), "epochs": (30,), "folds": 0, "held_out": 0}
-"""Settings of the strategies `full` and `scratch`: one, since cross-validating whole networks costs hours here."""
+Say = Callable[[str], object]
+ALL, ITSELF, HEAD, SCRATCH, JS = "all weights", "all weights, images themselves", "head", "from scratch", "JS"
+"""Surrogates: the run's own; and, fitted to as many draws of the images themselves, four others."""
 
-_THINNED = {"calibration": 0, "estimation": 1, "reference": 2, "selection": 3, "train": 4, "profile": 4}
-"""Third part of the seed by which draws are thinned; a profile that is the targets is thinned as they are."""
+_THINNED = {"calibration": 0, "estimation": 1, "reference": 2, "selection": 3}
+"""Third part of the seed by which draws are thinned."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one surrogate's engine says: logits of the test images, and the others beside their counts."""
+    """What one surrogate's engine says: logits of the test images, classes and q of the others."""
 
-    logits: NDArray[np.float32]
-    calibration: Scored
-    profile: Scored
+    test: NDArray[np.float32]
+    calibration: tuple[Counts, NDArray[np.float64]]
+    profile: tuple[Counts, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +58,18 @@ class SeedRun:
 
     @property
     def n(self) -> int:
-        """Noisy draws of a Monte Carlo certificate; these tables take as many of those of a calibration image."""
+        """Noisy draws of a Monte Carlo certificate."""
         return self.recipe.sample.n
 
     @property
-    def latency_ms(self) -> tuple[float, float]:
-        """Median milliseconds of a single pass and of a fixed-budget Monte Carlo certificate, on one thread."""
-        timing = json.loads((self.folder / "evaluation" / "timing.json").read_text())
-        return timing["single_pass_ms"][1], timing["monte_carlo_ms"][1]
+    def larger(self) -> int:
+        """Noisy draws of the larger Monte Carlo budget."""
+        return int(self.counts["estimation"].sum(1).min())
+
+    @property
+    def draws(self) -> int:
+        """Noisy draws of a calibration image."""
+        return int(self.counts["calibration"].sum(1).min())
 
     def thinned(self, split: str, n: int) -> Counts:
         """Return what n of the draws counted: a random part of them, so in law the counts of n draws."""
@@ -74,51 +78,68 @@ class SeedRun:
             return counts
         return thinned(counts, n, np.random.default_rng([self.seed, n, _THINNED[split]]))
 
-    def surrogate(self, name: str, config: FitConfig, n: int, say: Callable[[str], object]) -> Answers:
-        """Return the answers of a surrogate fitted to n draws a target; fitted now, unless it was before.
+    def points(self, answers: Answers, split: str, n: int) -> Scored:
+        """Return a surrogate's answers on the calibration or profile images beside counts: n draws, or as if n."""
+        label, q = getattr(answers, split)
+        counts = self.thinned(split, n) if split == "calibration" else self.counts[split]
+        agreeing = counts[np.arange(len(label)), np.maximum(label, 0)]
+        found = Scored(q, np.where(label >= 0, agreeing, 0), counts.sum(axis=1))
+        return found if split == "calibration" else as_of(n, found)
 
-        That of the run itself (`head`, `ce`, all draws) is fitted once more, for its time.
-        """
-        place, ledger = self.folder / "surrogates" / name, Ledger(self.folder / "ledger")
+    def surrogate(self, name: str, say: Say) -> Answers:
+        """Return the answers of a surrogate: the run's own, or another, fitted now unless it was before."""
+        if name == ALL:
+            return self._answers(self.folder / "engine")
+        config, ledger = fit_config(self.recipe, name), Ledger(self.folder / "ledger")
+        file = name.replace(", ", "-").replace(" ", "-")
+        place, store = self.folder / "surrogates" / file, self._itself()
         facts = {f"fit.{f.name}": getattr(config, f.name) for f in dataclasses.fields(config)}
-        facts |= {"n": n, "counts": CountStore.open(self.folder / "counts" / "train").sha256}
-        verdict = ledger.verdict(f"surrogate-{name}", facts, place)
+        facts |= {"counts": CountStore.open(store).sha256}
+        verdict = ledger.verdict(f"surrogate-{file}", facts, place)
         if verdict.state != "done":
-            if place.exists():
-                ledger.set_aside(f"surrogate-{name}", place)
-            place.mkdir(parents=True)
-            say(f"seed {self.seed}: surrogate {name}: {self._fit(config, n, place)}")
-            ledger.record(f"surrogate-{name}", facts, place)
-        return self._answers(place / "engine", n)
+            if place.exists() and verdict.state != "missing":
+                ledger.set_aside(f"surrogate-{file}", place)
+            place.mkdir(parents=True, exist_ok=True)
+            classifier, fitted = self.folder / "classifier", place / "surrogate"
+            if not fitted.exists():
+                said = stages.fit(self.splits.targets, config, classifier, store, fitted, progress=False)
+                say(f"surrogate {name}: {said}")
+            stages.export(self.splits.train, self.recipe.export, self.recipe.plan, fitted, place / "engine")
+            ledger.record(f"surrogate-{file}", facts, place)
+        return self._answers(place / "engine")
 
-    def seconds_to_fit(self, name: str) -> float:
-        """Return the seconds that cross-validation and fit of a surrogate took when it was made."""
-        return float(json.loads((self.folder / "surrogates" / name / "seconds.json").read_text())["fit"])
+    @property
+    def offline(self) -> tuple[int, int]:
+        """Noisy evaluations of the training targets, and of the images that shape the curve."""
+        shape = int(self.counts["profile"].sum()) if self.recipe.data.shaping else 0
+        return CountStore.open(self.folder / "counts" / "train").manifest.evaluations, shape
 
-    def _fit(self, config: FitConfig, n: int, place: Path) -> str:
-        network, train = load_network(self.folder / "classifier"), self.splits.targets
-        start = time.perf_counter()
-        found = fit_surrogate(network, train.images, self.thinned("train", n), config, training_ids=train.ids)
-        (place / "seconds.json").write_text(json.dumps({"fit": time.perf_counter() - start}) + "\n")
-        store = CountStore.open(self.folder / "counts" / "train")
-        found.save(
-            place / "surrogate",
-            classes=list(train.classes),
-            classifier_sha256=network.sha256,
-            counts_sha256=store.sha256,
-            sigma=store.manifest.sigma,
+    def _itself(self) -> Path:
+        """Return counts of the target images themselves, of as many draws as the targets' views have together."""
+        recipe, targets = self.recipe, self.recipe.targets
+        if targets.views == 1:
+            return self.folder / "counts" / "train"
+        place, n = self.folder / "counts" / "itself", targets.views * (targets.n or recipe.sample.n)
+        stages.sample(
+            self.splits,
+            "targets",
+            recipe.sample,
+            recipe.execution,
+            self.folder / "classifier",
+            place,
+            stream=TARGETS,
+            targets=TargetsConfig(1, n),
+            progress=False,
         )
-        stages.export(train, self.recipe.export, self.recipe.plan, place / "surrogate", place / "engine")
-        return found.summary()
+        return place
 
-    def _answers(self, engine: Path, n: int) -> Answers:
+    def _answers(self, engine: Path) -> Answers:
         opened = open_engine(engine)
-
-        return Answers(
-            engine_logits(opened, self.splits.test.images, 1),
-            score_counts(opened, self.splits.calibration, self.thinned("calibration", n)),
-            score_counts(opened, self.splits.profile, self.thinned("profile", n), ROWS),
-        )
+        labelled = {
+            split: _C.top(engine_logits(opened, getattr(self.splits, split).images, rows))
+            for split, rows in (("calibration", 1), ("profile", ROWS))
+        }
+        return Answers(engine_logits(opened, self.splits.test.images, 1), **labelled)
 
 
 def seed_run(
@@ -128,16 +149,19 @@ def seed_run(
     out: Path,
     *,
     scaled: bool,
-    say: Callable[[str], object],
+    say: Say,
     variant: str = "",
 ) -> SeedRun:
-    """Run a recipe with one seed for everything that is drawn, as far as it was not run before, and open it."""
-    drawn = ("data", "train", "sample", "fit", *(("rival",) if load_recipe(source, overrides).rival else ()))
-    seeds = [f"{table}.seed={seed}" for table in drawn]
+    """Run a recipe with one seed for everything that is drawn, as far as it was not run before, and open it.
+
+    Its rival is left out: the tables fit their own, to draws of the images themselves.
+    """
+    seeds = [f"{table}.seed={seed}" for table in ("data", "train", "sample", "fit")]
     recipe = load_recipe(source, [*overrides, *seeds, f"out={out / f'seed-{seed}'}"], scaled=scaled, variant=variant)
-    run(recipe, say=lambda line: say(f"seed {seed}: {line}"))
+    recipe = dataclasses.replace(recipe, rival=None)
+    run(recipe, say=say, progress=False)
     splits, folder = stages.load_splits(recipe.data), Path(recipe.out)
-    parts = {"train": "targets", "profile": "profile", "calibration": "calibration"} | dict.fromkeys(
+    parts = {"profile": "profile", "calibration": "calibration"} | dict.fromkeys(
         ("selection", "estimation", "reference"), "test"
     )
     stores = {name: name for name in parts} | ({} if recipe.data.shaping else {"profile": "train"})
@@ -151,6 +175,19 @@ def seed_run(
     return SeedRun(seed, recipe, splits, counts)
 
 
-def fit_config(recipe: Recipe, strategy: str, loss: str) -> FitConfig:
-    """Return the recipe's own settings for a trained head, one fixed setting for a trained network."""
-    return dataclasses.replace(recipe.fit, strategy=strategy, loss=loss, **({} if strategy == "head" else DEEP))
+def fit_config(recipe: Recipe, name: str) -> FitConfig:
+    """Return how a surrogate is fitted to draws of the images themselves, one setting each.
+
+    All weights, and the last layer, see as many images as the run's own surrogate does; from random weights 30 passes,
+    or more if that does.
+    """
+    own = recipe.fit
+    (passes,) = {setting.epochs for setting in own.settings(recipe.targets.views)}
+    whole = {"weight_decay": (0.05,), "lr": (1e-3,), "epochs": (max(passes, 30),), "strategy": "scratch"}
+    settings: dict[str, dict[str, object]] = {
+        ITSELF: {"epochs": (passes,)},
+        HEAD: {"strategy": "head", "lr": (1e-2,), "weight_decay": (0.0,), "epochs": (passes,)},
+        SCRATCH: whole,
+        JS: {**whole, "loss": "js"},
+    }
+    return dataclasses.replace(own, **settings[name])  # type: ignore[arg-type]

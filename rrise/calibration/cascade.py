@@ -13,12 +13,9 @@ certificate was issued: an input that Monte Carlo rarely certifies may be wrong 
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 from rrise.calibration.guarantees import exact
 from rrise.calibration.statements import Facts, one_input, weighted
-from rrise.promise import decimal, percent
+from rrise.promise import percent, rounded_down
 
 
 def part(name: str, value: float, share: float) -> float:
@@ -27,7 +24,7 @@ def part(name: str, value: float, share: float) -> float:
     >>> part("gamma", 0.05, 0.7)
     0.035
     """
-    return _down(exact(name, value) * exact("cascade", share))
+    return rounded_down(exact(name, value) * exact("cascade", share))
 
 
 def left_over(alpha: float, spent: float) -> float:
@@ -47,7 +44,7 @@ def left_over(alpha: float, spent: float) -> float:
             f"cascade: expected a first stage that promises less than {alpha:g} in all, got {spent:g}. "
             "Give it a smaller share."
         )
-    return _down(left)
+    return rounded_down(left)
 
 
 def describe_first_stage(alpha: float, monte_carlo: float) -> str:
@@ -80,11 +77,3 @@ def describe_cascade(calibration: Facts, alpha: float, chosen: int, inputs: int)
         f"Monte Carlo certifies it wrongly with probability at most {percent(own)} over its noise. What the bundle's "
         "own statement asks for is asked for here too."
     )
-
-
-def _down(share: Fraction) -> float:
-    """Return the largest float that, read as the decimal it prints as, is at most ``share``."""
-    found = float(share)
-    while decimal(found) > share:
-        found = math.nextafter(found, 0.0)
-    return found

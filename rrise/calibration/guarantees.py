@@ -21,6 +21,8 @@ CERTIFIED = "certified"
 RANKED = (MARGINAL, TRAINING_CONDITIONAL)
 """Guarantees that take one of the calibration scores; the other tests curves one after the other."""
 GUARANTEES = (*RANKED, CERTIFIED)
+_TYPICAL = {"alpha": 0.05, "gamma": 0.05, "cascade": 0.9}
+"""What an error message proposes for a probability; 0.01 for others."""
 
 
 def marginal_rank(M: int, gamma: float | Fraction) -> int:
@@ -141,7 +143,8 @@ def check_levels(beta: float, gamma: float, eta: float) -> None:
 def exact(name: str, value: float | Fraction) -> Fraction:
     """Return a probability strictly between 0 and 1 as the decimal it prints as, or ValueError with its name."""
     if isinstance(value, bool) or not 0 < value < 1:
-        raise ValueError(f"{name}: expected a number strictly between 0 and 1, got {value}. Typical: 0.01.")
+        typical = _TYPICAL.get(name, 0.01)
+        raise ValueError(f"{name}: expected a number strictly between 0 and 1, got {value}. Typical: {typical}.")
     return decimal(value)
 
 
