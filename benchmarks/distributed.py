@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from rrise import stages
-from rrise.data import DataConfig, Splits
+from rrise.images import DataConfig, Splits
 from rrise.stages.build import manifest_of
 from rrise.stages.workers import WorkerSpec, local_network
 from rrise.targets.filling import fill_store

@@ -25,10 +25,10 @@ from paper import tables
 from rrise import _C, stages
 from rrise.calibration.conformal import calibrate
 from rrise.calibration.joint import calibrate_jointly
-from rrise.data import Splits
 from rrise.evaluation import metrics
 from rrise.evaluation.baselines import cohen_certify, cohen_select
 from rrise.evaluation.tables import markdown_table
+from rrise.images import Splits
 from rrise.promise import decimal, rounded_down
 from rrise.recipe import Recipe, load_recipe
 from rrise.runtime import Certificates, open_engine

@@ -37,7 +37,7 @@ import torch
 from timm.models.convmixer import ConvMixer
 from timm.models.mlp_mixer import MlpMixer
 
-from rrise.data import image_ids
+from rrise.images import image_ids
 from rrise.targets.sampling import available_cores, batch_geometry, sample_counts
 from rrise.targets.settings import SampleConfig, TargetsConfig
 from rrise.training.cifar_resnet import SmallResNet

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rrise.image_set import ImageSet
+from rrise.images.image_set import ImageSet
 from rrise.targets.evaluator import shard_table
 from rrise.targets.manifest import Manifest
 from rrise.targets.scheduling import Limits, Scheduler

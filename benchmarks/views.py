@@ -33,7 +33,7 @@ from scipy.stats import norm
 
 from rrise import stages
 from rrise.calibration.conformal import calibrate
-from rrise.data import DataConfig, ImageSet, Splits
+from rrise.images import DataConfig, ImageSet, Splits
 from rrise.targets.noise import REFERENCE, TARGETS
 from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
 from rrise.targets.store import CountStore

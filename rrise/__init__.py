@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rrise.audit.fallback import Fallback
     from rrise.calibration.bounds import clopper_pearson
     from rrise.calibration.conformal import Calibration, calibrate
-    from rrise.data import ImageSet, load_images
+    from rrise.images import ImageSet, load_images
     from rrise.recipe import Recipe, load_recipe, run
     from rrise.runtime.bundle import BundleError
     from rrise.runtime.certificates import ABSTAIN, Certificate, Certificates
@@ -41,13 +41,13 @@ _HOME = {
     "Certifier": "rrise.runtime.certifier",
     "ChosenCertificates": "rrise.runtime.multi_sigma",
     "Fallback": "rrise.audit.fallback",
-    "ImageSet": "rrise.data",
+    "ImageSet": "rrise.images",
     "MultiPass": "rrise.stages.more_passes",
     "MultiSigma": "rrise.runtime.multi_sigma",
     "Recipe": "rrise.recipe",
     "calibrate": "rrise.calibration.conformal",
     "clopper_pearson": "rrise.calibration.bounds",
-    "load_images": "rrise.data",
+    "load_images": "rrise.images",
     "load_recipe": "rrise.recipe",
     "run": "rrise.recipe",
     "sample_counts": "rrise.targets.sampling",

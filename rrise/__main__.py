@@ -12,10 +12,10 @@ from pathlib import Path
 from rrise import recipe as recipes
 from rrise import verbs
 from rrise.calibration.conformal import CalibrateConfig
-from rrise.data import DataConfig
 from rrise.evaluation.attack_config import AttackConfig
 from rrise.evaluation.engines import EnginesConfig
 from rrise.evaluation.settings import EvaluateConfig
+from rrise.images import DataConfig
 from rrise.options import add_options
 from rrise.recipe_tables import built_in
 from rrise.runtime.engines.protocol import EngineOptions

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rrise.calibration.conformal import CalibrateConfig
-from rrise.data import DataConfig
 from rrise.evaluation.settings import EvaluateConfig
+from rrise.images import DataConfig
 from rrise.ledger import Ledger, tree_sha256
 from rrise.recipe_tables import Tree, describe_scale, overlaid, overridden, read_tables
 from rrise.runtime.engines.tensorrt_build import PlanConfig
@@ -21,7 +21,7 @@ from rrise.training.export import ExportConfig
 from rrise.training.surrogate import FitConfig
 
 if TYPE_CHECKING:
-    from rrise.data import Splits
+    from rrise.images import Splits
 
 STAGES = ("train", "sample", "fit", "export", "calibrate", "evaluate")
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from rrise import recipe as recipes
 from rrise.calibration.conformal import CalibrateConfig
-from rrise.data import DataConfig
 from rrise.evaluation.attack_config import AttackConfig
 from rrise.evaluation.engines import EnginesConfig
 from rrise.evaluation.settings import EvaluateConfig
+from rrise.images import DataConfig
 from rrise.options import read_options
 from rrise.runtime.engines.protocol import EngineOptions
 from rrise.runtime.engines.tensorrt_build import PlanConfig
@@ -106,7 +106,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
 def certify(arguments: argparse.Namespace) -> None:
     """Print the certificates of images."""
-    from rrise.data import read_images
+    from rrise.images import read_images
     from rrise.runtime.bundle import read_files
     from rrise.runtime.certificates import ABSTAIN
     from rrise.runtime.certifier import Certifier, opened_engine

@@ -13,7 +13,7 @@ from reference_engines import linear_engine, write_engine
 
 from rrise import stages
 from rrise.calibration.conformal import CalibrateConfig
-from rrise.data import ImageSet, Splits
+from rrise.images import ImageSet, Splits
 from rrise.targets.noise import TARGETS
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 

@@ -51,7 +51,7 @@ class Job:
     def at(cls, folder: Path) -> Job:
         import torch
 
-        from rrise.data import DataConfig, load_splits
+        from rrise.images import DataConfig, load_splits
         from rrise.training.networks import NetworkSpec, build_network, save_network
 
         pixels = np.random.default_rng(3).integers(40, 120, (IMAGES + 2, SIDE, SIDE), dtype=np.uint8)
@@ -73,7 +73,7 @@ class Job:
     @property
     def marked(self) -> int:
         """The shard of the image that sets off the faults."""
-        from rrise.data import DataConfig, load_splits
+        from rrise.images import DataConfig, load_splits
 
         train = load_splits(DataConfig(str(self.folder / "images.npz"), train=IMAGES, calibration=1, test=1)).train
         return int(np.flatnonzero((train.images == 255).all(axis=(1, 2)))[0]) // SHARD

@@ -10,8 +10,8 @@ from shared_run import small_recipe
 
 from rrise import stages
 from rrise.__main__ import main
-from rrise.data import Splits
 from rrise.evaluation.attack_config import AttackConfig
+from rrise.images import Splits
 from rrise.runtime import load_bundle
 from rrise.runtime.bundle_writing import save_bundle
 

@@ -19,7 +19,7 @@ from scipy.stats import binom
 
 from rrise import Auditor, Certifier
 from rrise.audit.record import Record
-from rrise.data import DataConfig, load_splits
+from rrise.images import DataConfig, load_splits
 from rrise.stages.service import ClassifierCounts, noisy_source
 
 ALL = {"rate": 1.0, "n": 200, "seed": 0, "waiting": 100_000}

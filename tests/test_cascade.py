@@ -445,7 +445,7 @@ def test_a_run_with_a_cascade_makes_a_bundle_and_rows(cascaded: tuple[Path, list
 
 
 def test_a_fallback_with_its_draws_serves_what_was_evaluated(cascaded: tuple[Path, list[str]]) -> None:
-    from rrise.image_set import image_ids
+    from rrise.images.image_set import image_ids
     from rrise.stages import load_splits
     from rrise.stages.cascade_contenders import cascade_contenders
     from rrise.stages.monte_carlo import certify_fixed

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from rrise.data import DataConfig, ImageSet, load_images, load_splits
+from rrise.images import DataConfig, ImageSet, load_images, load_splits
 from rrise.training.classifier import TrainConfig, train_classifier
 from rrise.training.descent import Descent, reproducible, schedule
 from rrise.training.pixels import image_tensor, moved_at_random, unit
@@ -89,14 +89,14 @@ def test_network_sees_noise_of_the_level_asked_for(digits: ImageSet, monkeypatch
 
     def record(num_classes: int) -> nn.Module:
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
-        network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+        network.register_forward_pre_hook(lambda it, given: seen.append(given[0]) if it.training else None)
         return network
 
     monkeypatch.setitem(globals(), "record", record)
     grey = ImageSet.from_arrays(np.arange(100, dtype=np.uint8).repeat(64).reshape(-1, 8, 8), np.arange(100) % 10)
     config = replace(QUICK, network=f"{__name__}:record", options={}, epochs=20, mean=(0.0,), std=(1.0,), sigma=0.3)
     train_classifier(grey, config, 10)
-    noise = torch.cat([batch - batch.mean((1, 2, 3), keepdim=True) for batch in seen[1:]])  # the first is build's check
+    noise = torch.cat([batch - batch.mean((1, 2, 3), keepdim=True) for batch in seen])
     assert noise.shape == (20 * 100, 1, 8, 8)
     degrees = 63 * len(noise)
     variance = float((noise.double() ** 2).sum() / degrees)

@@ -9,8 +9,8 @@ import pytest
 from shared_run import small_recipe
 
 from rrise import stages
-from rrise.data import Splits
 from rrise.evaluation.engines import EnginesConfig
+from rrise.images import Splits
 from rrise.recipe import Recipe
 from rrise.runtime import BundleError, Certifier, load_bundle
 from rrise.training.export import ExportConfig

@@ -22,7 +22,7 @@ from own_processes import Run, descendants, free_ports, wait_for
 from PIL import Image
 
 from rrise import Certifier
-from rrise.data import DataConfig, load_splits
+from rrise.images import DataConfig, load_splits
 from rrise.runtime import prepare_images
 
 ROOT = Path(__file__).parent.parent

@@ -11,8 +11,8 @@ from scipy.stats import binom
 from rrise import Auditor, Certificates, Certifier, Fallback
 from rrise.audit.budget import Budget
 from rrise.calibration.bounds import clopper_pearson
-from rrise.data import DataConfig, load_splits
 from rrise.evaluation.baselines import cohen_certify
+from rrise.images import DataConfig, load_splits
 from rrise.stages.service import MonteCarloCertifier, noisy_source
 
 

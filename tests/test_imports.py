@@ -10,16 +10,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rrise"
 MEETING_POINTS = {"stages", "recipe", "__main__", "verbs", "__init__", "inspection", "recipes"}
 ALLOWED = {  # room -> the rooms it may import
-    "data": {"image_set", "image_files"},
-    "image_set": {"image_files"},
-    "image_files": set(),
+    "class_names": set(),
+    "data": {"images"},
+    "images": {"class_names"},
     "devices": set(),
     "promise": set(),
     "views": set(),
-    "targets": {"data", "image_set", "image_files", "devices", "views", "_C"},
-    "training": {"data", "image_set", "image_files", "devices", "views"},
+    "targets": {"images", "devices", "views", "_C"},
+    "training": {"images", "devices", "views"},
     "calibration": {"promise"},
-    "runtime": {"promise", "_C"},
+    "runtime": {"class_names", "promise", "_C"},
     "audit": {"promise", "calibration", "runtime"},
     "attack": set(),
     "evaluation": {"promise", "calibration", "runtime", "_C"},

@@ -15,8 +15,8 @@ from scipy.stats import binom, norm
 from rrise import _C
 from rrise.calibration.bounds import clopper_pearson
 from rrise.calibration.conformal import calibrate
-from rrise.data import image_ids
 from rrise.evaluation.baselines import cohen_certify
+from rrise.images import image_ids
 from rrise.runtime.bundle_writing import save_bundle
 from rrise.runtime.certifier import Certifier
 from rrise.targets.noise import ESTIMATION, SELECTION

@@ -22,7 +22,7 @@ from rrise.__main__ import main
 from rrise.calibration.bounds import clopper_pearson
 from rrise.calibration.conformal import CalibrateConfig
 from rrise.calibration.guarantees import conformal_rank
-from rrise.data import Splits
+from rrise.images import Splits
 from rrise.promise import promise
 from rrise.recipe import Recipe
 from rrise.runtime import BundleError, Certifier, MultiSigma, load_bundle, open_engine, prepare_images, sign_bundle

@@ -10,7 +10,7 @@ import torch
 from shared_run import small_recipe
 
 from rrise import stages
-from rrise.data import Splits
+from rrise.images import Splits
 from rrise.recipe import Recipe
 from rrise.runtime.certifier import Certifier
 from rrise.stages.calibrate import ON_TRUST

@@ -11,8 +11,8 @@ from shared_run import small_recipe
 from rrise.__main__ import main
 from rrise.calibration.conformal import calibrate
 from rrise.calibration.settings import CalibrateConfig
-from rrise.data import DataConfig, Splits, load_splits
 from rrise.evaluation.settings import EvaluateConfig
+from rrise.images import DataConfig, Splits, load_splits
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.recipe_tables import built_in, overlaid
 from rrise.runtime import open_engine

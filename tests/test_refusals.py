@@ -13,9 +13,9 @@ from linear_run import LOCAL, LOW, SAMPLE, WEIGHTS, LinearRun, images
 from reference_engines import linear_engine
 
 from rrise import stages
-from rrise.data import ImageSet, Splits
 from rrise.evaluation.engines import EnginesConfig
 from rrise.evaluation.settings import EvaluateConfig
+from rrise.images import ImageSet, Splits
 from rrise.runtime.bundle import load_bundle
 from rrise.targets.settings import TargetsConfig
 from rrise.targets.store import CountStore

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from rrise.data import image_ids
+from rrise.images import image_ids
 from rrise.targets.noise import TARGETS, make_sampler
 from rrise.targets.sampling import sample_counts
 from rrise.targets.settings import ExecutionConfig, SampleConfig, batch_geometry

@@ -14,7 +14,7 @@ from shared_run import small_recipe
 from rrise import stages
 from rrise.calibration import levels
 from rrise.calibration.conformal import CalibrateConfig
-from rrise.data import ImageSet, Splits
+from rrise.images import ImageSet, Splits
 from rrise.ledger import Ledger
 from rrise.promise import promise
 from rrise.recipe import Recipe

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from own_processes import Run, wait_for
 from pyarrow import fs
 
-from rrise.data import ImageSet
+from rrise.images import ImageSet
 from rrise.targets import folder as folder_module
 from rrise.targets import shards as shards_module
 from rrise.targets.evaluator import ShardEvaluator

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrise.data import ImageSet
+from rrise.images import ImageSet
 from rrise.targets import settings
 from rrise.targets.evaluator import ShardEvaluator
 from rrise.targets.filling import fill_store

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from rrise import _C, stages
 from rrise.calibration.scored import Scored
-from rrise.data import Splits
 from rrise.evaluation.thinning import thinned
+from rrise.images import Splits
 from rrise.ledger import Ledger
 from rrise.recipe import Recipe, load_recipe, run
 from rrise.runtime import open_engine

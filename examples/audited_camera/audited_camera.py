@@ -18,7 +18,7 @@ import numpy as np
 
 from rrise import Auditor, Certifier, Fallback
 from rrise.audit.budget import Budget
-from rrise.data import read_images
+from rrise.images import read_images
 from rrise.stages.service import ClassifierCounts, MonteCarloCertifier, noisy_source
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rrise import Certificates, Certifier
-from rrise.data import read_images
+from rrise.images import read_images
 
 Frame = npt.NDArray[np.uint8]
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rrise.data import DataConfig, load_splits
+from rrise.images import DataConfig, load_splits
 
 SIGMA, EPOCHS = 0.5, 40
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import torch
 
-from rrise.data import image_ids
+from rrise.images import image_ids
 from rrise.training.networks import NetworkSpec, build_network, save_network
 
 DIGITS = [str(digit) for digit in range(10)]

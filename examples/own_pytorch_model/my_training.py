@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from my_model import build
 
-from rrise.data import DataConfig, load_splits
+from rrise.images import DataConfig, load_splits
 
 SIGMA, EPOCHS = 0.5, 40
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rrise.class_names import is_line
 from rrise.runtime.calibration_record import CalibrationRecord
 from rrise.runtime.documents import Fields, canonical_json, sha256_of
-from rrise.runtime.engines.spec import EngineSpec, is_line, is_plain_name
+from rrise.runtime.engines.spec import EngineSpec, is_plain_name
 from rrise.runtime.reference import Reference
 
 if TYPE_CHECKING:

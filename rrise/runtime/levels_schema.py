@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rrise.class_names import is_line
 from rrise.runtime.bundle_schema import DOCUMENT, SIGNATURE, Curve, digest
 from rrise.runtime.calibration_record import CalibrationRecord
 from rrise.runtime.documents import Fields
-from rrise.runtime.engines.spec import EngineSpec, is_line
+from rrise.runtime.engines.spec import EngineSpec
 from rrise.runtime.reference import Reference
 
 if TYPE_CHECKING:

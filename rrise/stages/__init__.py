@@ -5,7 +5,7 @@ Here, in ``recipe.py`` and on the command line do the rooms meet. Each function 
 
 from __future__ import annotations
 
-from rrise.data import load_splits
+from rrise.images import load_splits
 from rrise.stages.attack import attack
 from rrise.stages.build import fit, sample, train
 from rrise.stages.calibrate import DEPLOYED, calibrate

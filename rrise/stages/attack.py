@@ -15,9 +15,9 @@ from rrise.stages.whole import whole_folder
 from rrise.stages.workers import deterministic
 
 if TYPE_CHECKING:
-    from rrise.data import Splits
     from rrise.evaluation.attack_config import AttackConfig
     from rrise.evaluation.attack_tables import AttackReport
+    from rrise.images import Splits
     from rrise.runtime.certifier import Certifier
     from rrise.training.networks import Network
 
@@ -99,6 +99,7 @@ def _report(splits: Splits, config: AttackConfig, networks: _Networks, progress:
     from rrise.training.pixels import image_tensor
 
     certifier, device = networks.certifier, usable_device(config.device)
+    splits = splits.named_as(certifier.classes)
     shown = splits.test.take(np.arange(min(config.images or len(splits.test), len(splits.test))))
     require_calibrated_on(certifier.bundle, splits.calibration)
     used = [networks.surrogate.training_ids, networks.classifier.training_ids, splits.calibration.ids]

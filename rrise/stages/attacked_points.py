@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rrise.attack.attacker import Attacker
     from rrise.evaluation.attack_config import AttackConfig
     from rrise.evaluation.attacks import Attacked
-    from rrise.image_set import ImageSet
+    from rrise.images.image_set import ImageSet
     from rrise.runtime.certificates import Certificates
     from rrise.runtime.certifier import Certifier
     from rrise.targets.passes import Classifier
@@ -72,9 +72,9 @@ def attacked_points(
         Gets the number of images after each batch of attacks.
     """
     from rrise.attack.smallest import grid_distance
-    from rrise.data import image_ids
     from rrise.evaluation.attacks import Attacked
     from rrise.evaluation.baselines import cohen_predict
+    from rrise.images import image_ids
     from rrise.targets.noise import REFERENCE
     from rrise.targets.sampling import sample_counts
 

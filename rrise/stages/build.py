@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rrise.data import ImageSet, Splits
+    from rrise.images import ImageSet, Splits
     from rrise.targets.manifest import Manifest
     from rrise.targets.settings import ExecutionConfig, SampleConfig, TargetsConfig
     from rrise.targets.store import CountStore
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rrise.training.networks import Network
     from rrise.training.seen import SeenConfig
     from rrise.training.surrogate import FitConfig
+
+WORTH_IMAGES = 10_000
+"""Images whose counts are looked at to say what the smoothed classifier is worth."""
 
 
 def train(images: ImageSet, config: TrainConfig, out: Path, *, progress: bool = True) -> str:
@@ -52,12 +55,12 @@ def sample(
         If there are settings of targets for other counts, or the classifier does not fit the images.
     """
     require_targets(targets, split, stream)
-    store, sampled = fill_counts(
+    store, sampled, worth = fill_counts(
         splits, split, config, execution, classifier, out, stream=stream, targets=targets, progress=progress
     )
     facts = store.manifest
     drawn = f"{facts.images} images × {f'{facts.views} views × ' if facts.views > 1 else ''}{facts.n} draws"
-    return f"{drawn} in {store.uri} ({sampled} of {store.shards} shards sampled now)"
+    return f"{drawn} in {store.uri} ({sampled} of {store.shards} shards sampled now); {worth}"
 
 
 def require_targets(targets: TargetsConfig | None, split: str, stream: int) -> None:
@@ -83,14 +86,23 @@ def fill_counts(
     stream: int,
     targets: TargetsConfig | None = None,
     progress: bool,
-) -> tuple[CountStore, int]:
-    """Return the complete store of these images and settings, and how many of its shards were missing."""
-    from rrise.stages.workers import WorkerSpec, local_network
-    from rrise.targets.store import CountStore
+) -> tuple[CountStore, int, str]:
+    """Return the complete store of these images and settings, how many of its shards were missing, and g's worth.
 
-    images: ImageSet = getattr(splits, split)
+    Raises
+    ------
+    ValueError
+        If the classifier does not fit the images, or is no function of one image.
+    """
+    from rrise.stages.workers import WorkerSpec, local_network
+    from rrise.targets.accuracy import SmoothedAccuracy
+    from rrise.targets.store import CountStore
+    from rrise.training.one_image import require_one_image
+
     network = local_network(classifier)
+    images: ImageSet = getattr(splits.named_as(network.classes), split)
     manifest = manifest_of(images, config, network, stream=stream, targets=targets)
+    require_one_image(network.module, images.input_shape)  # of made-up images: a bad one is a worker's to survive
     store = CountStore.open(out, manifest)
     log = log_file(execution, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
@@ -105,7 +117,8 @@ def fill_counts(
         from rrise.targets.filling import fill_store
 
         sampled = fill_store(store, spec.evaluator(network, images), progress=progress, log=log)
-    return store, len(sampled)
+    table = store.table(images=WORTH_IMAGES)
+    return store, len(sampled), SmoothedAccuracy.of(table.counts, table.labels, images.classes).words()
 
 
 def manifest_of(
@@ -168,6 +181,7 @@ def fit(
 
     refuse_existing(out)
     network = with_training_images(open_classifier(classifier), seen or SeenConfig())
+    images = images.named_as(network.classes)
     store = CountStore.open(counts)
     require_counts_of(network.sha256, store)
     digest = store.sha256

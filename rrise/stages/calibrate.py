@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rrise.calibration.conformal import CalibrateConfig, Calibration
-    from rrise.data import ImageSet, Splits
+    from rrise.images import ImageSet, Splits
     from rrise.runtime.bundle_schema import ExtraPasses
     from rrise.runtime.engines import Engine, EngineOptions
+    from rrise.targets.accuracy import SmoothedAccuracy
     from rrise.targets.manifest import Manifest
     from rrise.targets.store import CountStore
 
@@ -133,6 +134,7 @@ def calibrate(
         )
     opened = open_engine(engine, options=options)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
+    splits = splits.named_as(spec["classes"])
     require_unseen("calibration", splits.calibration, images_behind(engine, splits))
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
     for name, store in stores.items():
@@ -155,6 +157,7 @@ def calibrate(
     raw = score(opened, splits.profile, stores["profile"], rows=ROWS) if profile else None
     shape = as_of(drawn, raw) if raw else None
     facts, reference = stores["counts"].manifest, Reference.of(opened)
+    worth = worth_of(stores["counts"], splits.calibration)
     shared: dict[str, Any] = {
         "eta": config.eta,
         "guarantee": config.guarantee,
@@ -189,7 +192,11 @@ def calibrate(
                 sigma=facts.sigma,
                 statement=made.calibration.statement() + caveats(spec, facts) + made.said,
                 provenance=origins(spec, facts, splits.calibration)
-                | {"calibration_counts_sha256": stores["counts"].sha256, **made.facts},
+                | {
+                    "calibration_counts_sha256": stores["counts"].sha256,
+                    "smoothed_accuracy": round(worth.accuracy, 4),
+                    **made.facts,
+                },
                 reference=reference,
                 extra_passes=made.extra,
             )
@@ -198,7 +205,7 @@ def calibrate(
         + (f", beta = {made.calibration.beta:g}, gamma = {made.calibration.gamma:g}" if config.alpha else "")
         for made in found
     ]
-    return f"{'; '.join(lines)}; in {out}"
+    return f"{'; '.join(lines)}; {worth.words()}; in {out}"
 
 
 def caveats(spec: Mapping[str, Any], facts: Manifest) -> str:
@@ -224,6 +231,13 @@ def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[
         "compiled": facts.compile,
         "versions": facts.versions | spec["versions"],
     }
+
+
+def worth_of(store: CountStore, images: ImageSet) -> SmoothedAccuracy:
+    """Return what the smoothed classifier is worth on calibration images."""
+    from rrise.targets.accuracy import SmoothedAccuracy
+
+    return SmoothedAccuracy.of(store.table().rows(images.ids).counts, images.labels, images.classes)
 
 
 def require_fixed_draws(store: CountStore) -> None:

@@ -20,12 +20,13 @@ from rrise.stages.calibrate import (
     require_profile,
     require_unseen,
     split_of_alpha,
+    worth_of,
 )
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
     from rrise.calibration.conformal import CalibrateConfig
-    from rrise.data import ImageSet, Splits
+    from rrise.images import ImageSet, Splits
     from rrise.runtime.engines import Engine, EngineOptions
     from rrise.targets.store import CountStore
 
@@ -71,6 +72,7 @@ def calibrate_levels(
         )
     opened = open_engine(engine, options=options)
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
+    splits = splits.named_as(spec["classes"])
     if "sigmas" not in spec:
         raise ValueError(
             f"engine: expected one of several sigma for several counts, got one of sigma = {spec.get('sigma')} in "
@@ -109,6 +111,7 @@ def calibrate_levels(
                 priors=config.priors,
             )
         )
+    worth = [worth_of(store, splits.calibration) for store in stores]
     with whole_folder(out) as folder:
         for joint in found:
             save_levels(
@@ -123,11 +126,13 @@ def calibrate_levels(
                     "calibration_counts_sha256": [store.sha256 for store in stores],
                     "seeds": [store.manifest.seed for store in stores],
                     "surrogates": spec["surrogates"],
+                    "smoothed_accuracy": [round(each.accuracy, 4) for each in worth],
                 },
                 reference=reference,
             )
     lines = [f"{j.curve}: rank {j.rank} of {j.images}, t = {j.t:.4g}" for j in found]
-    return f"sigma = {', '.join(f'{sigma:g}' for sigma in sigmas)}: {'; '.join(lines)}; in {out}"
+    said = "; ".join(f"at {sigma:g} {each.words()}" for sigma, each in zip(sigmas, worth, strict=True))
+    return f"sigma = {', '.join(f'{sigma:g}' for sigma in sigmas)}: {'; '.join(lines)}; {said}; in {out}"
 
 
 def score_levels(engine: Engine, images: ImageSet, stores: Sequence[CountStore], rows: int = 1) -> list[Scored]:

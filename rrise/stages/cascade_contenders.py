@@ -12,9 +12,9 @@ from rrise.stages.first_stage import monte_carlo_alpha
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rrise.data import ImageSet
     from rrise.evaluation.contender import Contender
     from rrise.evaluation.settings import EvaluateConfig
+    from rrise.images import ImageSet
     from rrise.runtime.certificates import Certificates
     from rrise.runtime.certifier import Certifier
     from rrise.targets.settings import SampleConfig

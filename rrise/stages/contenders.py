@@ -17,9 +17,9 @@ from rrise.stages.pass_contenders import name_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rrise.data import ImageSet
     from rrise.evaluation.contender import Contender
     from rrise.evaluation.settings import EvaluateConfig
+    from rrise.images import ImageSet
     from rrise.runtime.bundle_schema import Bundle
     from rrise.runtime.certificates import Certificates
     from rrise.runtime.certifier import Certifier

@@ -16,8 +16,8 @@ from rrise.stages.whole import whole_folder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rrise.data import Splits
     from rrise.evaluation.engines import EngineRow, EnginesConfig
+    from rrise.images import Splits
     from rrise.runtime.certifier import Certifier
     from rrise.runtime.engines import EngineOptions
 
@@ -53,6 +53,7 @@ def engines(
     options = options or EngineOptions()
     folders = _folders(bundles)
     certifiers = _certifiers(folders, options)
+    splits = splits.named_as(next(iter(certifiers.values())).classes)
     for name, certifier in certifiers.items():
         require_calibrated_on(certifier.bundle, splits.calibration, name)
     require_unseen("test", splits.test, splits.calibration.ids)

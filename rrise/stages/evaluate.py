@@ -21,11 +21,11 @@ from rrise.stages.timing import latency
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:
-    from rrise.data import ImageSet, Splits
     from rrise.evaluation.comparison import Comparison
     from rrise.evaluation.contender import CalibrationView
     from rrise.evaluation.latency import Latency
     from rrise.evaluation.settings import EvaluateConfig
+    from rrise.images import ImageSet, Splits
     from rrise.stages.more_passes import MultiPass
     from rrise.targets.settings import ExecutionConfig, SampleConfig
     from rrise.targets.store import CountStore
@@ -90,6 +90,7 @@ def evaluate(
             "--wanted out."
         )
     first = certifiers.stated.bundle
+    splits = splits.named_as(first.engine.classes)
     base = replace(sampling, sigma=first.sigma)
     calibration = CountStore.open(within(str(counts), "calibration"))
     behind, facts = calibration.sha256, calibration.manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rrise.data import ImageSet
+    from rrise.images import ImageSet
     from rrise.runtime.engines.tensorrt_build import PlanConfig
     from rrise.training.export import ExportConfig, Logits
     from rrise.training.networks import Network

@@ -13,7 +13,7 @@ from rrise import _C
 from rrise.calibration.combined import combined_score
 from rrise.calibration.curves import interpolated_down
 from rrise.evaluation.baselines import bounded
-from rrise.image_set import image_ids
+from rrise.images.image_set import image_ids
 from rrise.runtime.bundle import BundleError
 from rrise.runtime.certifier import ROWS, engine_logits, open_bundle
 from rrise.runtime.engines.protocol import EngineOptions

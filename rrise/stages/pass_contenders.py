@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rrise.data import ImageSet
     from rrise.evaluation.contender import Contender
+    from rrise.images import ImageSet
     from rrise.stages.monte_carlo import NoisyImages
     from rrise.stages.more_passes import MultiPass
 

@@ -13,7 +13,7 @@ import numpy as np
 from rrise.targets.settings import DrawsConfig
 
 if TYPE_CHECKING:
-    from rrise.data import ImageSet, Splits
+    from rrise.images import ImageSet, Splits
     from rrise.stages.workers import WorkerSpec
     from rrise.targets.evaluator import ShardEvaluator
     from rrise.targets.manifest import Manifest
@@ -67,8 +67,8 @@ def plan(
     from rrise.stages.workers import WorkerSpec, local_network
 
     require_targets(targets, split, stream)
-    images: ImageSet = getattr(splits, split)
     network = local_network(classifier)
+    images: ImageSet = getattr(splits.named_as(network.classes), split)
     manifest = manifest_of(images, config, network, stream=stream, targets=targets)
     missing = _missing(manifest, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from rrise.data import ImageSet
+    from rrise.images import ImageSet
     from rrise.runtime.bundle_schema import Bundle
     from rrise.targets.passes import Classifier
     from rrise.training.networks import Network

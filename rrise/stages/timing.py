@@ -10,9 +10,9 @@ from rrise.stages.pass_contenders import timed_passes
 from rrise.stages.workers import deterministic
 
 if TYPE_CHECKING:
-    from rrise.data import ImageSet
     from rrise.evaluation.latency import Latency
     from rrise.evaluation.settings import EvaluateConfig
+    from rrise.images import ImageSet
     from rrise.stages.contenders import Certifiers
     from rrise.stages.monte_carlo import NoisyImages
     from rrise.stages.more_passes import MultiPass

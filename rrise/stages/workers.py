@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rrise.data import DataConfig, ImageSet, Splits
+    from rrise.images import DataConfig, ImageSet, Splits
     from rrise.targets.evaluator import ShardEvaluator
     from rrise.targets.manifest import Manifest
     from rrise.targets.settings import ExecutionConfig, SampleConfig
@@ -68,7 +68,7 @@ class WorkerSpec:
         ValueError
             If it is another one than the driver's.
         """
-        from rrise.data import load_splits
+        from rrise.images import load_splits
 
         if self.data is None:
             raise ValueError("data: expected images from a source that workers can open, got images from memory.")
@@ -80,7 +80,7 @@ class WorkerSpec:
                 f"classifier: expected sha256 {self.manifest.classifier_sha256[:12]} as on the driver, got "
                 f"{network.sha256[:12]} in {self.classifier} on this node. Give every node the same files."
             )
-        return self.evaluator(network, getattr(load_splits(self.data), self.split))
+        return self.evaluator(network, getattr(load_splits(self.data).named_as(network.classes), self.split))
 
     def _names(self) -> list[str]:
         """Return the local paths that are opened here: classifier and images, these without a source's prefix."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rrise.image_set import positions
+from rrise.images.image_set import positions
 
 _LARGEST = np.iinfo(np.int32).max
 

@@ -25,7 +25,7 @@ from rrise.targets.settings import ExecutionConfig
 from rrise.targets.store import CountStore
 
 if TYPE_CHECKING:
-    from rrise.image_set import ImageSet
+    from rrise.images.image_set import ImageSet
     from rrise.targets.actors import Opener
 
 Result = TypeVar("Result")

@@ -13,7 +13,7 @@ from rrise.targets.manifest import Manifest
 from rrise.targets.sampling import sample_counts
 
 if TYPE_CHECKING:
-    from rrise.image_set import ImageSet
+    from rrise.images.image_set import ImageSet
     from rrise.targets.passes import Classifier
 
 

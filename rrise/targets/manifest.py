@@ -11,7 +11,7 @@ from rrise.targets.settings import SampleConfig, TargetsConfig
 from rrise.views import Views
 
 if TYPE_CHECKING:
-    from rrise.image_set import ImageSet
+    from rrise.images.image_set import ImageSet
 
 FORMAT = "rrise-counts/3"
 _NEW = {"views", "shift", "flip", "images_per_pass"}

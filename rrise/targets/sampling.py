@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rrise.image_files import require_pixels
+from rrise.images.arrays import require_pixels
 from rrise.targets.noise import TARGETS
 from rrise.targets.passes import noisy_copies
 from rrise.targets.settings import batch_geometry, require_sampling
@@ -179,7 +179,7 @@ def _names(ids: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.uint64]:
     if names.dtype != np.uint64 or names.shape != (count,):
         raise ValueError(f"ids: expected uint64[{count}], one an image, got {names.dtype}{list(names.shape)}.")
     if names.max() >= 2**56:
-        raise ValueError(f"ids: expected ids below 2^56, got {names.max()}. Use rrise.data.image_ids.")
+        raise ValueError(f"ids: expected ids below 2^56, got {names.max()}. Use rrise.images.image_ids.")
     return names
 
 

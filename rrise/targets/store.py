@@ -140,10 +140,11 @@ class CountStore:
             raise ValueError(f"counts: expected n={facts.n} draws of each image in shard {shard}, got {wrong[0]}.")
         self.folder.publish(shard_name(shard), encode_shard(table, shard, facts))
 
-    def table(self, view: int = 0) -> CountTable:
+    def table(self, view: int = 0, *, images: int = 0) -> CountTable:
         """Return the counts of a view of all images, in the order of the shards; by default of the images themselves.
 
-        Only the shards of that view are read, so that a fit reads the views one after the other.
+        Only the shards of that view are read, so that a fit reads the views one after the other; and only those of the
+        first ``images``, if that is not 0.
 
         Raises
         ------
@@ -157,7 +158,8 @@ class CountStore:
         if missing := self.missing(shards):
             state = f"{len(missing)} of {self.shards} shards of {self.uri} are missing"
             raise ValueError(f"counts: {state}. Run `rrise sample` to finish.")
-        parts = [self._read(shard) for shard in shards]
+        enough = -(-images // facts.size(0)) if images else len(shards)
+        parts = [self._read(shard) for shard in shards[:enough]]
         ids, labels, n, counts = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "labels", "n", "counts")
         )

@@ -79,24 +79,26 @@ class PixelNormalised(nn.Module):
         return logits
 
 
-def build_network(spec: NetworkSpec, seed: int = 0) -> PixelNormalised:
+def build_network(spec: NetworkSpec, seed: int = 0, *, initial: bool = True) -> PixelNormalised:
     """Return the network with random weights that depend on the seed only, in evaluation mode.
 
-    timm models get ``num_classes`` and ``in_chans``; so does a ``module:callable`` whose signature names them. Options
-    come on top.
+    timm models get ``num_classes`` and ``in_chans``; so does a ``module:callable`` whose signature names them or takes
+    any keyword. Options come on top; timm's that fetch weights (``pretrained``, ``checkpoint_path`` and the like) act
+    only if the weights are ``initial``: a network that is loaded brings its own.
 
     Raises
     ------
     ValueError
-        If there is no such network, it does not take the options, or one pass over one image fails or does not give
-        logits of shape (1, K).
+        If there is no such network, it does not take the options, one pass over one image fails or does not give
+        logits of shape (1, K), or its state holds more than tensors.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _made(spec)
+        network = _made(spec, initial)
     if not isinstance(network, nn.Module):
         raise ValueError(f"network: expected {spec.network} to return a torch module, got {type(network).__name__}.")
     module = PixelNormalised(network, spec.mean, spec.std).float().eval()
+    _check_state(module, spec)
     _check_logits(module, spec)
     return module
 
@@ -122,23 +124,33 @@ def head(module: nn.Module) -> nn.Module:
     return found
 
 
-def _made(spec: NetworkSpec) -> object:
-    options = {"num_classes": spec.num_classes, "in_chans": spec.input_shape[0]}
+_FETCHING = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
+"""Options of timm that fetch weights from elsewhere."""
+_TIMM_SCHEMES = ("hf_hub", "hf-hub", "local-dir")
+"""What stands before the colon of timm's own names of models elsewhere."""
+
+
+def _made(spec: NetworkSpec, initial: bool) -> object:
+    options: dict[str, object] = {"num_classes": spec.num_classes, "in_chans": spec.input_shape[0]}
     create: Callable[..., object]
-    if ":" in spec.network:
+    scheme, colon, _ = spec.network.partition(":")
+    timms = not colon or scheme in _TIMM_SCHEMES
+    if timms:
+        create = _timm_model(spec.network)
+    else:
         create = _imported(spec.network)
         try:
-            taken = set(inspect.signature(create).parameters)
+            parameters = dict(inspect.signature(create).parameters)
         except ValueError:  # some compiled callables have no signature
-            taken = set()
-        options = {name: value for name, value in options.items() if name in taken}
-    else:
-        create = _timm_model(spec.network)
+            parameters = {}
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+            options = {name: value for name, value in options.items() if name in parameters}
+    options |= {name: v for name, v in spec.options.items() if initial or not (timms and name in _FETCHING)}
     try:
-        return create(**{**options, **spec.options})
+        return create(**options)
     except Exception as error:  # whatever a constructor raises, it was these options it did not take
         raise ValueError(
-            f"network: expected {spec.network} to take the options {spec.options}, got {_said(error)}. "
+            f"network: expected {spec.network} to take the options {options}, got {_said(error)}. "
             "See its signature for the options it knows."
         ) from error
 
@@ -161,11 +173,22 @@ def _imported(name: str) -> Callable[..., object]:
 def _timm_model(name: str) -> Callable[..., object]:
     import timm
 
+    if name.partition(":")[0] in _TIMM_SCHEMES:
+        return lambda **options: timm.create_model(name, **options)
     if not timm.is_model(name.partition(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"Did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them."
         raise ValueError(f"network: expected a timm model or module:callable, got {name!r}. {hint}")
     return lambda **options: timm.create_model(name, **options)
+
+
+def _check_state(module: PixelNormalised, spec: NetworkSpec) -> None:
+    others = [name for name, value in module.state_dict().items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise ValueError(
+            f"network: expected {spec.network} to keep tensors only in its state_dict, got {', '.join(others)}. Drop "
+            "get_extra_state, or keep that state in a buffer: it could not be saved."
+        )
 
 
 def _check_logits(module: PixelNormalised, spec: NetworkSpec) -> None:
@@ -174,9 +197,11 @@ def _check_logits(module: PixelNormalised, spec: NetworkSpec) -> None:
         with torch.no_grad():
             logits = module(torch.zeros(shape))
     except Exception as error:  # the network is the user's: anything can be raised
+        cure = "Set its options (img_size, patch_size, in_chans, ...) for these images."
+        if "more than 1 value per channel" in str(error):
+            cure = "It uses statistics of the batch in evaluation mode: use running ones."
         raise ValueError(
-            f"network: expected {spec.network} to take images of shape {shape}, got {_said(error)}. "
-            "Set its options (img_size, patch_size, in_chans, ...) for these images."
+            f"network: expected {spec.network} to take images of shape {shape}, got {_said(error)}. {cure}"
         ) from error
     found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if found != (1, spec.num_classes):

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import nn
 
-    from rrise.image_set import ImageSet
+    from rrise.images.image_set import ImageSet
     from rrise.training.architectures import NetworkSpec
 
 
@@ -89,6 +89,7 @@ def train_classifier(
 
     from rrise.training.architectures import NetworkSpec, build_network
     from rrise.training.descent import Descent, reproducible
+    from rrise.training.one_image import require_one_image
     from rrise.training.pixels import image_tensor, moved_at_random, unit
 
     height, width, channels = (*images.images.shape[1:], 1)[:3]
@@ -99,7 +100,9 @@ def train_classifier(
         reproducible(config.seed, config.device, config.threads) as generator,
         tqdm(total=config.epochs, desc="train", unit="epoch", disable=None if progress else True, leave=False) as bar,
     ):
-        module = build_network(spec, config.seed).to(config.device).train()
+        built = build_network(spec, config.seed)
+        require_one_image(built, spec.input_shape, what="network")
+        module = built.to(config.device).train()
         pixels = image_tensor(images.images, spec.input_shape).to(config.device)
         labels = torch.from_numpy(images.labels.astype(np.int64)).to(config.device)
 

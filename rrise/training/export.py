@@ -125,9 +125,11 @@ def export_engine(
     FileExistsError
         If the folder exists.
     ValueError
-        If torch cannot export the network, the runtime cannot take it, or a probability differs too much.
+        If torch cannot export the network, the runtime cannot take it, a probability differs too much, or network or
+        engine is no function of one image.
     """
     from rrise.training.artifacts import publish, refuse_existing
+    from rrise.training.one_image import LIMIT, probe_pixels, require_alike, require_one_image
     from rrise.training.onnx_graphs import half_precision, onnx_bytes
     from rrise.training.quantisation import quantise
 
@@ -135,6 +137,7 @@ def export_engine(
     refuse_existing(folder)
     pixels, spec = _pixels(images, network.spec.input_shape), network.spec
     num_classes = spec.num_classes // max(1, len(network.facts.get("sigmas", ())))
+    require_one_image(network.module, spec.input_shape, pixels, what="surrogate")
     module = half_precision(network.module) if config.precision == "float16" else network.module
     onnx = onnx_bytes(module, spec.input_shape, config.opset)
     if config.precision == "int8":
@@ -149,6 +152,8 @@ def export_engine(
             f"{agreement.max_probability_error:.3g} in {config.precision} by {checked_with}. Raise tolerance if that "
             "is acceptable: calibration uses the engine's own outputs."
         )
+    rounding = LIMIT if config.precision == "float32" else TOLERANCES["float16"]
+    require_alike(logits, probe_pixels(spec.input_shape, pixels), what="engine", limit=rounding)
     handed_on = ("classifier_images", "classifier_sha256", "counts_sha256", "sigma", "sigmas", "surrogates")
     document = {
         "format": FORMAT,

@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
 from rrise.training.architectures import NetworkSpec, PixelNormalised, build_network, head
 from rrise.training.artifacts import publish
+from rrise.training.one_image import probe_pixels
 from rrise.training.onnx_network import OnnxNetwork
 
 __all__ = [
@@ -64,6 +66,11 @@ class Network:
     sha256: str
     training_ids: npt.NDArray[np.uint64]
     facts: dict[str, Any]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the K classes, in the order of the logits; None where nobody said them."""
+        return self.facts.get("classes")
 
     @classmethod
     def of(
@@ -119,7 +126,8 @@ def save_network(
     TypeError
         If the module is a bare network, without its normalisation.
     ValueError
-        If the facts are not plain JSON, or name another number of classes than the specification.
+        If the facts are not plain JSON, or name another number of classes than the specification; or if the network,
+        built anew from what would be saved, answers otherwise: then part of it is in no ``state_dict``.
     """
     if not isinstance(module, PixelNormalised):
         raise TypeError(
@@ -132,7 +140,9 @@ def save_network(
             f"network: expected {spec.num_classes} class names, one a logit, got {len(classes)}. "
             "Build the network with num_classes = number of classes."
         )
-    weights, ids = weights_bytes(module), _npy(np.unique(np.asarray(training_ids, dtype=np.uint64)))
+    weights = weights_bytes(module)
+    _require_same_when_loaded(spec, module, weights)
+    ids = _npy(np.unique(np.asarray(training_ids, dtype=np.uint64)))
     identity = network_sha256(spec, weights)
     document = {
         "format": FORMAT,
@@ -172,7 +182,7 @@ def load_network(folder: str | Path) -> Network:
     identity = network_sha256(spec, content[WEIGHTS])
     if identity != document["sha256"]:
         raise ValueError(f"network: expected sha256 {document['sha256']}, got {identity} in {folder}. {_COPY}")
-    module = build_network(spec)
+    module = build_network(spec, initial=False)
     _load_weights(module, content[WEIGHTS], folder)
     ids = np.load(io.BytesIO(content[TRAINING_IDS]), allow_pickle=False)
     return Network(spec, module.requires_grad_(False), identity, ids, facts)
@@ -196,6 +206,23 @@ def open_classifier(path: str | Path) -> Network:
     # No name builds it, and its normalisation is its own.
     spec = NetworkSpec("onnx", {}, module.num_classes, module.input_shape, (0.0,) * channels, (1.0,) * channels)
     return Network(spec, module, module.sha256, np.empty(0, np.uint64), {"kind": "classifier"})
+
+
+def _require_same_when_loaded(spec: NetworkSpec, module: PixelNormalised, weights: bytes) -> None:
+    again = build_network(spec, initial=False)
+    again.load_state_dict(safetensors.torch.load(weights), strict=True)
+    pixels = torch.from_numpy(probe_pixels(spec.input_shape))
+    training, device = module.training, next(module.parameters(), module.mean).device
+    with torch.inference_mode():
+        found = again(pixels)
+        own = module.eval()(pixels.to(device)).cpu()
+    module.train(training)
+    if not torch.allclose(found, own, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
+        raise ValueError(
+            f"network: expected {spec.network} to answer alike after saving and loading, got logits "
+            f"{float((found - own).abs().max()):.2g} apart. What decides them is in no state_dict: register tensors as "
+            "(persistent) buffers, and switch random operations off in evaluation mode."
+        )
 
 
 _COPY = "Restore the folder, or make it again."

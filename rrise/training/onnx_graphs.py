@@ -67,12 +67,16 @@ def onnx_bytes(module: nn.Module, input_shape: tuple[int, int, int], opset: int)
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = " ".join(str(error.__cause__ or error).split())[:_REASON].rstrip(".")
         raise ValueError(
             f"export: expected a network that torch can export, got {reason}. Rewrite that part of the network."
         ) from error
     assert program is not None  # dynamo=True returns the program
     return bytes(_without_traces(program.model_proto).SerializeToString(deterministic=True))
+
+
+_REASON = 400
+"""Characters of torch's reason that a message repeats: its first line alone often ends before the reason."""
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

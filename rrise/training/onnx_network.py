@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -63,22 +64,15 @@ class OnnxNetwork(nn.Module):
                 "Export it again (torch: external_data=False)."
             ) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        takes, gives = [tuple(entry.shape) for entry in inputs], [tuple(entry.shape) for entry in outputs]
-        if not (
-            len(takes) == len(gives) == 1
-            and len(takes[0]) == 4
-            and len(gives[0]) == 2
-            and all(isinstance(size, int) for size in (*takes[0][1:], gives[0][1]))
-            and not isinstance(takes[0][0], int)
-            and inputs[0].type == outputs[0].type == "tensor(float)"
-        ):
+        if wrong := _wrong(inputs, outputs):
+            got, cure = wrong
             raise ValueError(
-                f"network: expected float32 (N, C, H, W) to float32 (N, K) with N free in {path}, "
-                f"got {takes} to {gives}. Export it with a free batch axis."
+                f"network: expected one input, float32 (N, C, H, W), and one output, float32 logits (N, K), N free, in "
+                f"{path}, got {got}. {cure}"
             )
         self._names = inputs[0].name, outputs[0].name
-        self.input_shape: tuple[int, int, int] = takes[0][1:]
-        self.num_classes: int = gives[0][1]
+        self.input_shape: tuple[int, int, int] = tuple(inputs[0].shape[1:])
+        self.num_classes: int = outputs[0].shape[1]
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.eval()
 
@@ -109,3 +103,37 @@ class OnnxNetwork(nn.Module):
                 raise ValueError(f"{name}: expected {only}, which is how an ONNX classifier runs, got {found!r}.")
         if compiled:
             raise ValueError("compile: expected false, which is how an ONNX classifier runs, got true.")
+
+
+def _wrong(inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[str, str] | None:
+    """Return what a model takes or gives that a classifier does not, and what to do; None if nothing."""
+    for name, entries in (("inputs", inputs), ("outputs", outputs)):
+        if len(entries) != 1:
+            listed = ", ".join(f"{entry.name} {_shown(entry)}" for entry in entries)
+            return f"{len(entries)} {name}: {listed}", "Export the logits of the image alone: one input, one output."
+    takes, gives = inputs[0], outputs[0]
+    shape = tuple(takes.shape)
+    if takes.type != _FLOAT:
+        cure = "Let the graph take float32 pixels in [0, 1]; it may cast and scale them inside."
+        return f"input {_shown(takes)}", cure
+    if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
+        return f"input {_shown(takes)}, channels last (NHWC)", "Transpose inside the graph: it gets (N, C, H, W)."
+    if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
+        return f"input {_shown(takes)}", "Export it for images of one size, C, H and W fixed."
+    if isinstance(shape[0], int):
+        return f"input {_shown(takes)}, of {shape[0]} images only", "Export it with a free batch axis."
+    if gives.type != _FLOAT:
+        cure = "Export the logits, before argmax, softmax or a cast."
+        return f"output {_shown(gives)}", cure
+    if len(gives.shape) != 2 or not isinstance(gives.shape[1], int):
+        return f"output {_shown(gives)}", "Export one row of K logits for each image, K fixed."
+    return None
+
+
+_FLOAT = "tensor(float)"
+_TYPES = {"float": "float32", "double": "float64"}
+
+
+def _shown(entry: Any) -> str:
+    kind = entry.type.removeprefix("tensor(").removesuffix(")")
+    return f"{_TYPES.get(kind, kind)} ({', '.join(str(size) for size in entry.shape)})"

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rrise.image_files import require_pixels
+from rrise.images.arrays import require_pixels
 from rrise.views import moved
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from rrise.data import load_images
+from rrise.images import load_images
 
 if TYPE_CHECKING:
     from rrise.training.networks import Network
@@ -28,7 +28,7 @@ class SeenConfig:
         default="",
         metadata={
             "help": "ONNX classifier: the images that trained it, as a source of images as --data.source takes, or a "
-            ".npy file of their ids (rrise.data.image_ids)"
+            ".npy file of their ids (rrise.images.image_ids)"
         },
     )
     unseen_by_classifier: bool = field(
@@ -60,7 +60,7 @@ def with_training_images(network: Network, config: SeenConfig) -> Network:
     ValueError
         If the classifier is an ONNX file and the configuration says nothing, or it is not and it says something.
     FileNotFoundError, TypeError
-        As :func:`rrise.data.load_images`, of ``trained_on``.
+        As :func:`rrise.images.load_images`, of ``trained_on``.
     """
     from rrise.training.networks import OnnxNetwork
 
@@ -93,6 +93,6 @@ def _ids(source: str) -> npt.NDArray[np.uint64]:
     if found.dtype != np.uint64 or found.ndim != 1 or not len(found):
         raise ValueError(
             f"trained_on: expected ids uint64[M] in {path}, got {found.dtype}{list(found.shape)}. Save "
-            "rrise.data.image_ids(images) of the uint8 images."
+            "rrise.images.image_ids(images) of the uint8 images."
         )
     return np.asarray(found, dtype=np.uint64)

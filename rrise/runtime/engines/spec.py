@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rrise.class_names import is_line
 from rrise.runtime.documents import MAX_JSON_BYTES, Fields, parse_json, read_file, sha256_of
 from rrise.runtime.engines.protocol import MAX_ENGINE_BYTES
 
@@ -125,11 +126,6 @@ def is_plain_name(name: str) -> bool:
         and unicodedata.is_normalized("NFKC", name)
         and not _WINDOWS_DEVICE.fullmatch(name.partition(".")[0].rstrip())
     )
-
-
-def is_line(text: str) -> bool:
-    """Return whether the text is one line that a terminal shows as it is: not empty, no control characters."""
-    return bool(text) and text.isprintable()
 
 
 def is_sha256(text: str) -> bool:

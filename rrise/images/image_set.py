@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rrise.image_files import Pixels, require_pixels
+from rrise.class_names import require_class_names
+from rrise.images.arrays import Pixels, require_pixels
 
 Ids = npt.NDArray[np.uint64]
 Labels = npt.NDArray[np.int64]
+_SHOWN = 10
 
 
 def image_ids(images: Pixels) -> Ids:
@@ -78,10 +82,13 @@ class ImageSet:
         if len(np.unique(self.ids)) != len(self.ids):
             raise ValueError("ids: expected no repeats. Build the set by ImageSet.from_arrays, which drops them.")
         _require_labels(self.labels, len(self.classes))
+        require_class_names(self.classes)
 
     @classmethod
     def from_arrays(cls, images: Pixels, labels: npt.ArrayLike, classes: Sequence[str] | None = None) -> ImageSet:
         """Return the set of distinct images of two arrays; of equal pictures the first is kept.
+
+        Repeats are counted in ``dropped``; a warning says how many pictures have several labels.
 
         Parameters
         ----------
@@ -104,6 +111,11 @@ class ImageSet:
         classes_of = classes_of.astype(np.int64)
         if classes is None:
             _require_labels(classes_of, None)
+            if classes_of.size and classes_of.max() >= len(classes_of):
+                raise ValueError(
+                    f"y: expected an image in each class from 0 up, got class {classes_of.max()} of {len(classes_of)} "
+                    "images. Renumber the labels: y = np.unique(y, return_inverse=True)[1]."
+                )
             empty = np.flatnonzero(np.bincount(classes_of) == 0)
             if len(empty):
                 raise ValueError(
@@ -111,8 +123,19 @@ class ImageSet:
                     "Renumber the labels, or give the class names as `classes`."
                 )
             classes = [str(label) for label in range(int(classes_of.max()) + 1)]
+        _require_labels(classes_of, len(classes))
         ids = image_ids(images)
-        keep = np.sort(np.unique(ids, return_index=True)[1])
+        _, places, which = np.unique(ids, return_index=True, return_inverse=True)
+        keep = np.sort(places)
+        if several := int(np.unique(which[classes_of != classes_of[places][which]]).size):
+            example = int(np.flatnonzero(classes_of != classes_of[places][which])[0])
+            first = int(places[which[example]])
+            warnings.warn(
+                f"{several} of {len(keep)} distinct pictures stand under several labels; the first is kept. Image "
+                f"{example} is image {first} again: {classes[int(classes_of[first])]!r} and "
+                f"{classes[int(classes_of[example])]!r}. Remove those that are wrong.",
+                stacklevel=2,
+            )
         return cls(ids[keep], images[keep], classes_of[keep], tuple(classes), len(images) - len(keep))
 
     def __len__(self) -> int:
@@ -131,6 +154,31 @@ class ImageSet:
         content = self.ids.astype("<u8").tobytes() + self.labels.astype("<i8").tobytes()
         return hashlib.sha256(head + content).hexdigest()
 
+    def named_as(self, classes: Sequence[str] | None) -> ImageSet:
+        """Return the set with the class names of a classifier, in their order; ``None`` leaves it as it is.
+
+        The same names in another order are mapped, labels with them. Where one side has numbers only ("0", "1", ...),
+        the other's names stand.
+
+        Raises
+        ------
+        ValueError
+            If the names differ: a certificate would carry a wrong one.
+        """
+        own, given = self.classes, tuple(classes) if classes is not None else self.classes
+        if own == given or len(own) != len(given) or _numbers(given):
+            return self
+        if _numbers(own):
+            return dataclasses.replace(self, classes=given)
+        if sorted(own) != sorted(given):
+            strangers = [name for name in own if name not in given]
+            raise ValueError(
+                f"classes: expected the classifier's, {', '.join(given[:_SHOWN])}{' ...' * (len(given) > _SHOWN)}, got "
+                f"{', '.join(strangers[:_SHOWN])} in the images. Name the images' classes as the classifier's."
+            )
+        places = np.array([given.index(name) for name in own])
+        return dataclasses.replace(self, labels=places[self.labels], classes=given)
+
     def take(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at these positions, in that order."""
         at = np.asarray(indices, dtype=np.intp)
@@ -139,6 +187,10 @@ class ImageSet:
     def select(self, ids: npt.ArrayLike) -> ImageSet:
         """Return the images with these ids, in that order; an id that is not here raises ValueError."""
         return self.take(positions(self.ids, ids))
+
+
+def _numbers(classes: Sequence[str]) -> bool:
+    return all(name == str(number) for number, name in enumerate(classes))
 
 
 def _require_labels(labels: npt.NDArray[Any], num_classes: int | None) -> None:

@@ -1,0 +1,157 @@
+"""Seeded splits of images that share no picture, and the settings that make them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rrise.images.image_set import Ids, ImageSet
+from rrise.images.sources import SOURCES, load_images
+
+FEWEST_SHAPING, MOST_SHAPING = 200, 1000
+"""Training images that shape the curve by default: fewer give a coarse shape, more would hardly change it."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from and how many go into each split."""
+
+    source: str = field(default="digits", metadata={"help": f"images to split: {SOURCES}"})
+    test_source: str = field(default="", metadata={"help": "images to test on; none: test images come from source"})
+    train: int = field(default=900, metadata={"help": "images that train the classifier and the surrogate"})
+    targets: int = field(
+        default=0,
+        metadata={"help": "training images, the first ones, that the surrogate is fitted to; 0: all but the profile"},
+    )
+    profile: int = field(
+        default=-1,
+        metadata={
+            "help": "training images after those, to which no surrogate is fitted and whose counts only shape the "
+            f"scaled curve; -1: a tenth of the training images, {FEWEST_SHAPING} to {MOST_SHAPING}, or 0 where that "
+            "is over a quarter of them, or more than are left of the targets; 0: the targets do"
+        },
+    )
+    calibration: int = field(default=500, metadata={"help": "images that calibrate; neither network ever sees them"})
+    test: int = field(default=397, metadata={"help": "images that the report is made from"})
+    seed: int = field(default=0, metadata={"help": "seed of the splits"})
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise ValueError(f"source: expected one of: {SOURCES}, got none.")
+        for name in ("train", "calibration", "test"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1 image, got {getattr(self, name)}.")
+        if not 0 <= self.targets <= self.train:
+            raise ValueError(f"targets: expected 0 (all) to train={self.train} images, got {self.targets}.")
+        if self.profile < -1 or self.profile > self.train - max(self.targets, 1):
+            raise ValueError(
+                f"profile: expected -1, 0, or images beside targets={self.targets or 'all others'} among "
+                f"train={self.train}, got {self.profile}. Lower one of them."
+            )
+
+    @property
+    def shaping(self) -> int:
+        """How many training images only shape the curve; 0: the targets do."""
+        if self.profile >= 0:
+            return self.profile
+        wanted = min(MOST_SHAPING, max(FEWEST_SHAPING, self.train // 10))
+        return wanted if wanted <= min(self.train // 4, self.train - self.targets) else 0
+
+    @property
+    def fitted(self) -> int:
+        """How many training images the surrogate is fitted to."""
+        return self.targets or self.train - self.shaping
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three image sets that share no picture; ``dropped`` counts the repeats that were left out to make it so.
+
+    ``config`` says how they can be loaded again, elsewhere; None if they were made from arrays.
+    """
+
+    train: ImageSet
+    calibration: ImageSet
+    test: ImageSet
+    dropped: int = 0
+    config: DataConfig | None = None
+
+    @property
+    def targets(self) -> ImageSet:
+        """The training images that are sampled and that the surrogate is fitted to: the first ones, or all."""
+        count = self.config.fitted if self.config else len(self.train)
+        return self.train.take(np.arange(count)) if count < len(self.train) else self.train
+
+    @property
+    def profile(self) -> ImageSet:
+        """The training images whose counts shape the scaled curve: some without part in the fit, or the targets."""
+        if not (self.config and self.config.shaping):
+            return self.targets
+        first = self.config.fitted
+        return self.train.take(np.arange(first, first + self.config.shaping))
+
+    def named_as(self, classes: Sequence[str] | None) -> Splits:
+        """Return the splits with the class names of a classifier, as :meth:`ImageSet.named_as` says."""
+        parts = {name: getattr(self, name).named_as(classes) for name in ("train", "calibration", "test")}
+        return dataclasses.replace(self, **parts)
+
+    def summary(self) -> str:
+        """Return one line that says what there is."""
+        shape = "×".join(str(side) for side in self.train.input_shape)
+        parts = [f"{len(self.targets)} of them targets"] if len(self.targets) < len(self.train) else []
+        parts += [f"{self.config.shaping} for the curve's shape"] if self.config and self.config.shaping else []
+        targets = f" ({', '.join(parts)})" if parts else ""
+        return (
+            f"{len(self.train)} training{targets}, {len(self.calibration)} calibration and {len(self.test)} test "
+            f"images of {shape} in {len(self.train.classes)} classes ({self.dropped} repeats dropped)"
+        )
+
+
+def load_splits(config: DataConfig) -> Splits:
+    """Return splits that share no picture and depend only on the seed and the pictures, not on files or their order.
+
+    Images are taken in the order of SHA-256(seed, id): first train, then calibration, then test. With a ``test_source``
+    the test images come from there, less those that occur in ``source``.
+
+    Raises
+    ------
+    ValueError
+        If there are too few images, or the two sources do not fit each other; and as :func:`load_images`.
+    """
+    images = load_images(config.source)
+    wanted = config.train + config.calibration + (0 if config.test_source else config.test)
+    if wanted > len(images):
+        raise ValueError(
+            f"source: the splits ask for {wanted} images, {config.source!r} holds {len(images)} distinct ones. "
+            "Lower train, calibration or test."
+        )
+    order = _seeded_order(images.ids, config.seed)
+    train, calibration, rest = np.split(order, [config.train, config.train + config.calibration])
+    if not config.test_source:
+        test = rest[: config.test]
+        return Splits(images.take(train), images.take(calibration), images.take(test), images.dropped, config)
+    other = load_images(config.test_source)
+    for what in ("classes", "input_shape"):
+        if getattr(other, what) != getattr(images, what):
+            raise ValueError(
+                f"test_source: expected the {what} of source, {getattr(images, what)}, got {getattr(other, what)}."
+            )
+    fresh = other.take(np.flatnonzero(~np.isin(other.ids, images.ids)))
+    if config.test > len(fresh):
+        raise ValueError(
+            f"test_source: test asks for {config.test} images, {config.test_source!r} holds {len(fresh)} distinct ones "
+            "that are not in source. Lower test."
+        )
+    test = _seeded_order(fresh.ids, config.seed)[: config.test]
+    dropped = images.dropped + other.dropped + len(other) - len(fresh)
+    return Splits(images.take(train), images.take(calibration), fresh.take(test), dropped, config)
+
+
+def _seeded_order(ids: Ids, seed: int) -> npt.NDArray[np.intp]:
+    keys = [hashlib.sha256(b"%d,%d" % (seed, image)).digest() for image in ids.tolist()]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.intp)
