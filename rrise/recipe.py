@@ -177,6 +177,7 @@ def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print,
         raise ValueError(f"redo: expected one of {', '.join(STAGES)}, got {redo!r}.")
     out = Path(recipe.out)
     ledger = Ledger(out / "ledger")
+    _require_possible(recipe)
     splits = stages.load_splits(recipe.data)
     say(f"data: {splits.summary()}")
     if recipe.scale:
@@ -201,6 +202,20 @@ def run(recipe: Recipe, *, redo: str = "", say: Callable[[str], object] = print,
         ledger.record(step.name, step.facts, step.artifact, seconds=time.perf_counter() - started)
         say(f"{step.name}: {said}")
     return out / "evaluation" / "report.html"
+
+
+def _require_possible(recipe: Recipe) -> None:
+    """Raise ValueError for what no run of these settings can end in, before anything is made."""
+    from rrise.calibration.levels import require_enough
+    from rrise.stages.first_stage import first_stage
+
+    config, images, draws = recipe.calibrate, recipe.data.calibration, recipe.calibrate.draws(recipe.sample.n)
+    recipe.evaluate.draws(recipe.sample.n, config.passes)
+    require_enough(config, images, draws)
+    if config.passes:
+        require_enough(config, images, draws, shared_draws=True)
+    if config.cascade:
+        require_enough(first_stage(config), images, draws)
 
 
 def _steps(recipe: Recipe, splits: Splits, out: Path, ledger: Ledger, progress: bool) -> Iterator[Step]:

@@ -83,10 +83,12 @@ class LinearRun:
         )
         return out
 
-    def calibrate(self, name: str, splits: Splits | None = None, **places: Path) -> Path:
+    def calibrate(
+        self, name: str, splits: Splits | None = None, config: CalibrateConfig = CALIBRATE, **places: Path
+    ) -> Path:
         """Calibrate the engine on counts; the folder of bundles."""
         parts = {"counts": self.counts / "calibration", "profile": self.counts / "train"} | places
-        stages.calibrate(splits or self.splits, CALIBRATE, self.folder / "engine", out=self.folder / name, **parts)
+        stages.calibrate(splits or self.splits, config, self.folder / "engine", out=self.folder / name, **parts)
         return self.folder / name
 
     def calibrate_levels(

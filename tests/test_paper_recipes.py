@@ -315,6 +315,24 @@ def test_a_run_says_that_it_was_scaled_down(
     }  # the stricter levels cost neither training nor draws
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["data.calibration=130"], r"calibration: expected at least \d+ images for gamma 0\.028 .*got 130"),
+        (["data.calibration=50", "calibrate.cascade=0"], r"calibration: expected at least 113 images for gamma 0\.04 "),
+        (["calibrate.alpha=0.001"], r"alpha: expected at least \d+ images and \d+ draws of each for 0\.001, got 500"),
+        (["calibrate.n=5"], r"n: expected at least 7 draws at beta 0\.01 to certify anything, got 5"),
+        (["evaluate.n_larger=500"], r"n_larger: expected more draws than sample\.n = 1000"),
+    ],
+)
+def test_what_a_recipe_cannot_end_in_is_refused_before_anything_is_made(
+    settings: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(load_recipe("digits", [*settings, f"out={tmp_path / 'run'}"]), say=lambda line: None, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"'data/cifar10/train\.npz' is no file or folder here.*data\.source"):

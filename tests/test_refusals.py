@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from linear_run import LOCAL, LOW, SAMPLE, WEIGHTS, LinearRun, images
+from linear_run import CALIBRATE, LOCAL, LOW, SAMPLE, WEIGHTS, LinearRun, images
 from reference_engines import linear_engine
 
 from rrise import stages
 from rrise.evaluation.engines import EnginesConfig
 from rrise.evaluation.settings import EvaluateConfig
-from rrise.images import ImageSet, Splits
+from rrise.images import DataConfig, ImageSet, Splits, load_splits
 from rrise.runtime.bundle import load_bundle
 from rrise.targets.settings import TargetsConfig
 from rrise.targets.store import CountStore
@@ -227,3 +227,45 @@ def test_engines_are_not_compared_on_images_that_calibrated_them(run: LinearRun)
     mixed = replace(run.splits, test=with_one_of(run.splits.test, run.splits.calibration))
     with pytest.raises(ValueError, match=r"^test: expected images that had no part in .*, got 1 of 8 that had"):
         compare_engines(run, mixed)
+
+
+# The unit of the promise
+
+
+def test_a_source_of_many_repeats_is_refused_unless_distinct_pictures_are_meant(run: LinearRun) -> None:
+    """Calibration sees a picture once, service as often as it comes."""
+    few, many = (replace(run.splits, repeats=repeats, pictures=10_000) for repeats in (5, 3000))
+    plain = load_bundle(run.calibrate("no-repeats") / "scaled").statement
+    rare = load_bundle(run.calibrate("few-repeats", few) / "scaled").statement
+    assert (
+        rare
+        == plain + " Inputs are distinct pictures: 5 of the 10,000 pictures of the source were repeats and left out."
+    )
+    with pytest.raises(ValueError, match=r"got 3,000 of the 10,000 pictures of the source that are repeats \(30\.0%\)"):
+        run.calibrate("many-repeats", many)
+    assert not (run.folder / "many-repeats").exists()
+    meant = run.calibrate("meant", many, config=replace(CALIBRATE, distinct=True)) / "scaled"
+    assert "Inputs are distinct pictures: 3,000 of the 10,000" in load_bundle(meant).statement
+
+
+def test_splits_count_the_repeats_of_their_source(tmp_path: Path) -> None:
+    own = images(9, 40)
+    np.savez(tmp_path / "a.npz", x=np.concatenate([own.images, own.images[:8]]), y=np.tile(own.labels, 2)[:48])
+    found = load_splits(DataConfig(str(tmp_path / "a.npz"), train=20, calibration=10, test=5))
+    assert (found.repeats, found.pictures, found.dropped) == (8, 48, 8)
+
+
+def test_one_of_several_bundles_may_be_picked_if_they_share_eta(run: LinearRun) -> None:
+    config = replace(CALIBRATE, eta=0.1, of=4)
+    found = load_bundle(run.calibrate("of-four", config=config) / "scaled")
+    alone = load_bundle(run.calibrate("of-one", config=replace(CALIBRATE, eta=0.025)) / "scaled")
+    assert found.calibration.eta == 0.025
+    assert found.curve == alone.curve or np.array_equal(found.curve.knots_p, alone.curve.knots_p)
+    assert found.statement == alone.statement + (
+        " It is one of 4 bundles from the same calibration inputs; with confidence 0.9 all of them hold, whichever is "
+        "picked."
+    )
+    with pytest.raises(ValueError, match=r"of: expected 1 with a marginal guarantee, got 2"):
+        replace(CALIBRATE, guarantee="marginal", of=2)
+    with pytest.raises(ValueError, match=r"of: expected at least 1 bundle, got 0"):
+        replace(CALIBRATE, of=0)

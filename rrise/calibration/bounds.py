@@ -109,6 +109,19 @@ def largest_radius(n: int, alpha: float, sigma: float) -> float:
     return max(0.0, -float(ndtri(failure)) * sigma)
 
 
+def require_cap(n: int, beta: float) -> float:
+    """Return :func:`largest_p` of n draws at beta; ValueError if so few can certify nothing."""
+    cap = largest_p(n, beta)
+    if not cap > 0.5:
+        needed = smallest_draws(beta)
+        raise ValueError(
+            f"n: expected at least {needed} draws at beta {beta} to certify anything, got {n}. "
+            f"Sample more: the largest radius is {largest_radius(needed, beta, 1.0):.3f} sigma with {needed} draws "
+            f"and {largest_radius(100 * needed, beta, 1.0):.3f} sigma with {100 * needed}."
+        )
+    return cap
+
+
 def smallest_draws(alpha: float, radius: float = 0.0, sigma: float = 1.0) -> int:
     """Return the smallest n that can certify more than ``radius``: alpha^(1/n) > Phi(radius / sigma).
 

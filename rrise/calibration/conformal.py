@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rrise.calibration.bins import bin_edges, bin_thresholds, binned_curve
-from rrise.calibration.bounds import clopper_pearson, largest_p, largest_radius, smallest_draws
+from rrise.calibration.bounds import clopper_pearson, require_cap
 from rrise.calibration.certified import certified_threshold, sequence, withdrawn
 from rrise.calibration.curves import FAMILIES, offset_family, scaled_family
 from rrise.calibration.guarantees import (
@@ -124,14 +124,7 @@ def calibrate(
             "Sample them all with the same n: the curve's cap depends on it."
         )
     common = int(draws[0])
-    cap = largest_p(common, beta)
-    if not cap > 0.5:
-        needed = smallest_draws(beta)
-        raise ValueError(
-            f"n: expected at least {needed} draws at beta {beta} to certify anything, got {common}. "
-            f"Sample more: the largest radius is {largest_radius(needed, beta, 1.0):.3f} sigma with {needed} draws "
-            f"and {largest_radius(100 * needed, beta, 1.0):.3f} sigma with {100 * needed}."
-        )
+    cap = require_cap(common, beta)
     shape = _shape(curve, guarantee, profile)
     family = offset_family() if shape is None or curve == "offset" else scaled_family(shape.q, shape.bounds(beta))
     found: dict[str, Any] = {}

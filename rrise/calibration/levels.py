@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rrise.calibration.bins import Bin, bin_edges, binned_curve
-from rrise.calibration.bounds import clopper_pearson, largest_p, smallest_draws
+from rrise.calibration.bounds import clopper_pearson, largest_p, require_cap, smallest_draws
 from rrise.calibration.certified import sequence, withdrawn
 from rrise.calibration.curves import Family, offset_family, scaled_family
 from rrise.calibration.guarantees import CERTIFIED, conformal_rank, exact, fewest_images
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from rrise.calibration.settings import CalibrateConfig
 
 BETAS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 0.9)
 """Of which beta is chosen; where score and bound share draws, and the promise is a sum, these shares of alpha."""
@@ -117,10 +119,8 @@ def choose_levels(
         [spent(alpha, share, shared_draws=shared_draws) for share in BETAS],
         dict[tuple[float, float], float](),
     )
-    for levels in pairs:
+    for levels in _possible(pairs, images, draws, guarantee, eta):
         cap = largest_p(draws, levels[0])
-        if cap <= 0.5 or images < fewest_images(guarantee, levels[1], eta):
-            continue
         shift = _shift(classes, priors, levels[1]) if priors else None
         if priors and shift is None:
             continue
@@ -130,14 +130,9 @@ def choose_levels(
         radii[levels] = plan.radius(one, other) + plan.radius(other, one)
     if not radii:
         largest = pairs[0][1]
-        needed = fewest_images(guarantee, largest, eta)
-        if priors and images >= needed:
+        if priors and images >= fewest_images(guarantee, largest, eta):
             shift_weights(classes, priors, largest)  # says what is missing
-        fewest = smallest_draws(pairs[-1][0])
-        raise ValueError(
-            f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and "
-            f"{draws}. Use more, or raise alpha."
-        )
+        raise _too_few(alpha, pairs, images, draws, guarantee, eta)
     best = max(radii.values())
     if not best > 0:
         raise ValueError(
@@ -145,6 +140,53 @@ def choose_levels(
             "got none. Use more images, raise alpha, or use another curve."
         )
     return next(levels for levels, radius in radii.items() if radius >= _NEARLY * best)  # by rising beta
+
+
+def require_enough(config: CalibrateConfig, images: int, draws: int, *, shared_draws: bool = False) -> None:
+    """Raise ValueError unless so many calibration images, and draws of each, can carry a promise: no data are needed.
+
+    Parameters
+    ----------
+    config : CalibrateConfig
+        With alpha, or beta and gamma; priors are not looked at.
+    images, draws : int
+        Calibration inputs, and noisy draws of each.
+    shared_draws : bool
+        As for :func:`choose_levels`.
+    """
+    alpha, beta, gamma, guarantee, eta = config.alpha, config.beta, config.gamma, config.guarantee, config.eta_each
+    if alpha:
+        pairs = [spent(alpha, share, shared_draws=shared_draws) for share in BETAS]
+        if not _possible(pairs, images, draws, guarantee, eta):
+            raise _too_few(alpha, pairs, images, draws, guarantee, eta)
+        return
+    require_cap(draws, beta)
+    if images < (needed := fewest_images(guarantee, gamma, eta)):
+        raise ValueError(
+            f"calibration: expected at least {needed} images for gamma {gamma:g} and a {guarantee} guarantee, got "
+            f"{images}. Use more, or raise gamma."
+        )
+
+
+def _possible(
+    pairs: Sequence[tuple[float, float]], images: int, draws: int, guarantee: str, eta: float
+) -> list[tuple[float, float]]:
+    """Return the pairs (beta, gamma) that so many images and draws can carry, under equal weights."""
+    return [
+        (beta, gamma)
+        for beta, gamma in pairs
+        if largest_p(draws, beta) > 0.5 and images >= fewest_images(guarantee, gamma, eta)
+    ]
+
+
+def _too_few(
+    alpha: float, pairs: Sequence[tuple[float, float]], images: int, draws: int, guarantee: str, eta: float
+) -> ValueError:
+    needed, fewest = fewest_images(guarantee, pairs[0][1], eta), smallest_draws(pairs[-1][0])
+    return ValueError(
+        f"alpha: expected at least {needed} images and {fewest} draws of each for {alpha}, got {images} and {draws}. "
+        "Use more, or raise alpha."
+    )
 
 
 @dataclass(frozen=True, eq=False)

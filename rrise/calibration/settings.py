@@ -14,6 +14,7 @@ from rrise.calibration.guarantees import (
     exact,
 )
 from rrise.calibration.shift import exact_priors
+from rrise.promise import rounded_down
 
 PAID_ONCE = 10
 """Draws of a calibration image for each one of a Monte Carlo certificate, unless told otherwise: they are paid once."""
@@ -75,6 +76,20 @@ class CalibrateConfig:
             "sample.n, by hand as many as the counts have"
         },
     )
+    of: int = field(
+        default=1,
+        metadata={
+            "help": "bundles from the same calibration images of which one will be picked by its results: each takes "
+            "eta / of, so that all hold together"
+        },
+    )
+    distinct: bool = field(
+        default=False,
+        metadata={
+            "help": "promise for distinct pictures although the source repeats many: a picture counts once, however "
+            "often it occurs in service"
+        },
+    )
     cascade: float = field(
         default=0.0,
         metadata={
@@ -94,6 +109,13 @@ class CalibrateConfig:
             exact("alpha", self.alpha)
         if self.priors:
             exact_priors(self.priors)
+        if self.of < 1:
+            raise ValueError(f"of: expected at least 1 bundle, got {self.of}. 1 is a bundle chosen beforehand.")
+        if self.of > 1 and self.guarantee == MARGINAL:
+            raise ValueError(
+                f"of: expected 1 with a marginal guarantee, got {self.of}: averages over calibrations say nothing of "
+                f"the best of several. Use {TRAINING_CONDITIONAL}."
+            )
         if list(self.passes) != sorted(set(self.passes)) or any(m < 1 for m in self.passes):
             raise ValueError(f"passes: expected rising numbers from 1 on, got {self.passes}. Try 8 32 128.")
         if self.cascade:
@@ -108,6 +130,11 @@ class CalibrateConfig:
                 raise ValueError(f"{name}: expected 0 or a number of draws, got {getattr(self, name)}. Try 10000.")
         if self.passes:
             check_combination("scaled" if "scaled" in self.curves else self.curves[0], self.guarantee, False, True)
+
+    @property
+    def eta_each(self) -> float:
+        """What is left of eta for each of the bundles that hold together."""
+        return rounded_down(exact("eta", self.eta) / self.of)
 
     def draws(self, n: int) -> int:
         """Return the noisy draws of a calibration image, where a Monte Carlo certificate takes n."""

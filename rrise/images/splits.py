@@ -72,7 +72,8 @@ class DataConfig:
 class Splits:
     """Three image sets that share no picture; ``dropped`` counts the repeats that were left out to make it so.
 
-    ``config`` says how they can be loaded again, elsewhere; None if they were made from arrays.
+    ``config`` says how they can be loaded again, elsewhere; None if they were made from arrays. ``repeats`` of the
+    ``pictures`` of the source, from which training and calibration images are, were repeats of others.
     """
 
     train: ImageSet
@@ -80,6 +81,8 @@ class Splits:
     test: ImageSet
     dropped: int = 0
     config: DataConfig | None = None
+    repeats: int = 0
+    pictures: int = 0
 
     @property
     def targets(self) -> ImageSet:
@@ -130,11 +133,12 @@ def load_splits(config: DataConfig) -> Splits:
             f"source: the splits ask for {wanted} images, {config.source!r} holds {len(images)} distinct ones. "
             "Lower train, calibration or test."
         )
+    source = images.dropped, len(images) + images.dropped
     order = _seeded_order(images.ids, config.seed)
     train, calibration, rest = np.split(order, [config.train, config.train + config.calibration])
     if not config.test_source:
         test = rest[: config.test]
-        return Splits(images.take(train), images.take(calibration), images.take(test), images.dropped, config)
+        return Splits(images.take(train), images.take(calibration), images.take(test), images.dropped, config, *source)
     other = load_images(config.test_source)
     for what in ("classes", "input_shape"):
         if getattr(other, what) != getattr(images, what):
@@ -149,7 +153,7 @@ def load_splits(config: DataConfig) -> Splits:
         )
     test = _seeded_order(fresh.ids, config.seed)[: config.test]
     dropped = images.dropped + other.dropped + len(other) - len(fresh)
-    return Splits(images.take(train), images.take(calibration), fresh.take(test), dropped, config)
+    return Splits(images.take(train), images.take(calibration), fresh.take(test), dropped, config, *source)
 
 
 def _seeded_order(ids: Ids, seed: int) -> npt.NDArray[np.intp]:

@@ -24,7 +24,9 @@ from rrise.runtime.reference import TOLERANCE, Reference
 LIMITS = (
     "A certificate is a statement about the smoothed classifier at inputs exchangeable with the calibration images. "
     "An attacker who moves an input can also move the surrogate's output: the clean input is certified, a shifted "
-    "stream of inputs is not. What may be wrong is a share of inputs, which a Monte Carlo certifier's alpha bounds for "
+    "stream of inputs is not. Inputs are distinct pictures, and pictures of one scene, patient or film are not "
+    "independent. A bundle that was picked by its radii from several with the same calibration images holds only if "
+    "all of them do. What may be wrong is a share of inputs, which a Monte Carlo certifier's alpha bounds for "
     "each input by itself."
 )
 

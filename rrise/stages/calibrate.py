@@ -136,6 +136,7 @@ def calibrate(
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
     splits = splits.named_as(spec["classes"])
     require_unseen("calibration", splits.calibration, images_behind(engine, splits))
+    repeated(splits, config)
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
     for name, store in stores.items():
         require_counts_of(spec["classifier_sha256"], store)
@@ -157,9 +158,10 @@ def calibrate(
     raw = score(opened, splits.profile, stores["profile"], rows=ROWS) if profile else None
     shape = as_of(drawn, raw) if raw else None
     facts, reference = stores["counts"].manifest, Reference.of(opened)
+    about = repeated(splits, config) + together(config)
     worth = worth_of(stores["counts"], splits.calibration)
     shared: dict[str, Any] = {
-        "eta": config.eta,
+        "eta": config.eta_each,
         "guarantee": config.guarantee,
         "labels": splits.calibration.labels,
         "priors": config.priors,
@@ -190,7 +192,7 @@ def calibrate(
                 engine_spec=spec,
                 calibration=made.calibration.as_dict(),
                 sigma=facts.sigma,
-                statement=made.calibration.statement() + caveats(spec, facts) + made.said,
+                statement=made.calibration.statement() + caveats(spec, facts) + made.said + about,
                 provenance=origins(spec, facts, splits.calibration)
                 | {
                     "calibration_counts_sha256": stores["counts"].sha256,
@@ -231,6 +233,43 @@ def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[
         "compiled": facts.compile,
         "versions": facts.versions | spec["versions"],
     }
+
+
+_RARE = 10
+"""Repeats are rare if their share of the source is at most one in so many of what may be wrong."""
+
+
+def repeated(splits: Splits, config: CalibrateConfig) -> str:
+    """Return what a statement adds where the source held equal pictures, of which the first alone was taken.
+
+    Raises
+    ------
+    ValueError
+        If they are so many that the promise, which is of distinct pictures, says little of the source's own stream.
+    """
+    from rrise.promise import percent, promise
+
+    if not splits.repeats:
+        return ""
+    share, promised = splits.repeats / splits.pictures, config.alpha or float(promise(config.beta, config.gamma))
+    many = f"{splits.repeats:,} of the {splits.pictures:,} pictures of the source"
+    if share > promised / _RARE and not config.distinct:
+        raise ValueError(
+            f"calibration: expected a source that repeats few pictures, got {many} that are repeats ({share:.1%}). A "
+            f"picture counts once here, and in service as often as it comes: {percent(promised)} may not hold there. "
+            "Use distinct pictures, or say that the promise is of those: --distinct (calibrate.distinct=true)."
+        )
+    return f" Inputs are distinct pictures: {many} were repeats and left out."
+
+
+def together(config: CalibrateConfig) -> str:
+    """Return what a statement adds where one of several bundles will be picked by its results."""
+    if config.of == 1:
+        return ""
+    return (
+        f" It is one of {config.of} bundles from the same calibration inputs; with confidence {1 - config.eta:.6g} all "
+        "of them hold, whichever is picked."
+    )
 
 
 def worth_of(store: CountStore, images: ImageSet) -> SmoothedAccuracy:
@@ -299,7 +338,7 @@ def split_of_alpha(
         draws=draws,
         curve=curve,
         guarantee=config.guarantee,
-        eta=config.eta,
+        eta=config.eta_each,
         labels=splits.profile.labels,
         priors=config.priors,
         classes=np.bincount(splits.calibration.labels, minlength=len(splits.calibration.classes)).tolist(),

@@ -15,11 +15,13 @@ from rrise.stages.calibrate import (
     caveats,
     images_behind,
     origins,
+    repeated,
     require_draws,
     require_fixed_draws,
     require_profile,
     require_unseen,
     split_of_alpha,
+    together,
     worth_of,
 )
 from rrise.stages.whole import whole_folder
@@ -80,6 +82,7 @@ def calibrate_levels(
         )
     sigmas = [float(sigma) for sigma in spec["sigmas"]]
     require_unseen("calibration", splits.calibration, images_behind(engine, splits))
+    repeated(splits, config)
     stores = _by_sigma("counts", counts, sigmas, spec["classifier_sha256"])
     shapes = _by_sigma("profile", profiles, sigmas, spec["classifier_sha256"]) if profiles else []
     for store in stores:
@@ -106,7 +109,7 @@ def calibrate_levels(
                 gamma=gamma,
                 curve=curve,
                 guarantee=config.guarantee,
-                eta=config.eta,
+                eta=config.eta_each,
                 labels=splits.calibration.labels,
                 priors=config.priors,
             )
@@ -120,7 +123,7 @@ def calibrate_levels(
                 engine_spec=spec,
                 calibration=joint.facts(),
                 curves=[{"curve": joint.curve, "knots_q": q, "knots_p": p} for q, p in joint.curves],
-                statement=joint.statement() + caveats(spec, facts),
+                statement=joint.statement() + caveats(spec, facts) + repeated(splits, config) + together(config),
                 provenance=origins(spec, facts, splits.calibration)
                 | {
                     "calibration_counts_sha256": [store.sha256 for store in stores],
