@@ -15,7 +15,12 @@ that only certifies never needs torch, scipy, timm or ray.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# From 1.32 on, importing onnxruntime starts a thread that sends usage data. A safety library sends none; and a forked
+# child, which lacks that thread, would wait for it for ever when it ends.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from rrise.audit.auditor import Auditor

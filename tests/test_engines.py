@@ -47,12 +47,6 @@ def test_threads_and_spinning(spinning: bool) -> None:
     np.testing.assert_allclose(engine(batch(2)), batch(2).reshape(2, 4) @ WEIGHTS + BIAS, atol=1e-6)
 
 
-def test_only_a_single_thread_on_the_cpu_survives_a_fork() -> None:
-    data = linear_engine(WEIGHTS, BIAS)
-    assert OnnxRuntimeEngine(data).survives_fork
-    assert not OnnxRuntimeEngine(data, options=EngineOptions(threads=2)).survives_fork
-
-
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:0:1", "CUDA"])
 def test_devices_that_do_not_exist(device: str) -> None:
     with pytest.raises(ValueError, match=f"device: expected .*got '{device}'"):

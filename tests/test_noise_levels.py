@@ -304,15 +304,15 @@ def test_logits_that_are_not_finite_make_no_claim_at_that_sigma_alone(tmp_path: 
     assert chosen.sigma.tolist() == [0.5]
 
 
-@pytest.mark.parametrize(("threads", "expected"), [(1, 10), (2, 11)], ids=["kept", "opened again"])
-def test_a_forked_worker_certifies(threads: int, expected: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_worker_certifies(threads: int, tmp_path: Path) -> None:
     folder = write_levels(tmp_path / "b", ENGINE)
     script = FORK.replace("Certifier", "MultiSigma")
     done = subprocess.run(
         [sys.executable, "-c", script, str(folder), str(threads)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == expected
+    assert json.loads(done.stdout) == 11  # opened again
 
 
 def test_a_bundle_swapped_before_the_fork_is_refused(tmp_path: Path) -> None:

@@ -148,10 +148,10 @@ def forked(folder: Path, threads: int, *moved: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest_fork
-@pytest.mark.parametrize(("threads", "expected"), [(1, 10), (2, 11)], ids=["kept", "opened again"])
-def test_a_forked_worker_certifies_with_more_passes(threads: int, expected: int, tmp_path: Path) -> None:
-    """ONNX Runtime's pool of threads does not survive a fork: a call would wait for ever."""
-    assert json.loads(forked(tmp_path, threads)[-1]) == expected
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_worker_certifies_with_more_passes(threads: int, tmp_path: Path) -> None:
+    """ONNX Runtime's threads do not survive a fork, nor do locks that were held: a call would wait for ever."""
+    assert json.loads(forked(tmp_path, threads)[-1]) == 11  # opened again
 
 
 @pytest.mark.slow

@@ -532,6 +532,10 @@ def test_file_uris_and_relative_paths_are_one_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     filled(Path("counts"))
     assert CountStore.open((tmp_path / "counts").as_uri()).missing() == []
+    with pytest.raises(
+        ValueError, match=r"a URI with two slashes, got 's3:/bucket/x'\. Write s3://bucket/x, or \./s3:/"
+    ):
+        CountStore.open("s3:/bucket/x")
     with pytest.raises(ValueError, match=r"expected a folder or a URI of pyarrow\.fs, got 'nope://x'"):
         CountStore.open("nope://x", manifest())
 

@@ -40,6 +40,8 @@ def main() -> None:
     source = noisy_source(certifier.bundle, arguments.classifier)
     source_of = arguments.frames
     frames = np.load(source_of, mmap_mode="r") if source_of.suffix == ".npy" else read_images([source_of])[1]
+    if frames.dtype != np.uint8:  # floats in [0, 1] would be black pictures
+        raise SystemExit(f"frames: expected 8-bit pixels (uint8), got {frames.dtype}. Give what the camera gives.")
     monte_carlo = MonteCarloCertifier(source, n=arguments.n, adaptive=True, tolerance=0.05)
     evidence: Counter[str] = Counter()
     seconds = []

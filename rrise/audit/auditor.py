@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -16,6 +15,7 @@ from rrise.audit.record import Record, resume
 from rrise.audit.settings import AuditSettings, promised
 from rrise.audit.status import AuditStatus
 from rrise.runtime.images import as_batch
+from rrise.runtime.locks import ProcessLock
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -99,7 +99,7 @@ class Auditor:
         root = np.random.SeedSequence([secrets.randbits(128) if seed is None else seed, record.start])
         self._choice, ties = map(np.random.default_rng, root.spawn(2))
         self._skip = int(self._choice.geometric(rate)) - 1  # inputs before the next that is chosen
-        self._served, self._counting = record.served, threading.Lock()
+        self._served, self._counting = record.served, ProcessLock()
         classes = len(certifier.classes)
         self._backlog = Backlog(evaluate, classes, self._settings, record, path, ties, lambda: self._served)
 

@@ -15,6 +15,7 @@ import numpy as np
 from rrise.audit.eprocess import refutes
 from rrise.audit.record import save
 from rrise.runtime.certificates import ABSTAIN
+from rrise.runtime.locks import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ class Backlog:
         self._dropped, self._begun, self._saved = record.dropped, 0, record.evidence.audits
         self._errors = {"audit": "", "save": ""}  # why the latest of each failed
         self._closed, self._process = False, os.getpid()
-        self._dropping, self._saving = threading.Lock(), threading.Lock()
+        self._dropping, self._saving = ProcessLock(), ProcessLock()
         self._queue: queue.Queue[Chosen | None] = queue.Queue(settings.waiting)
         self._thread = threading.Thread(target=self._work, name="rrise-audit", daemon=True)
         self._thread.start()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from typing import TYPE_CHECKING, final
+
+from rrise.runtime.locks import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ class Budget:
             raise ValueError(f"budget: expected a time to refill above 0 seconds, got {seconds}. Try 1.")
         self._full, self._seconds, self._clock = evaluations, seconds, clock
         self._left, self._then = float(evaluations), clock()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def take(self, evaluations: int) -> bool:
         """Take so many if there are, and return whether there were."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -13,6 +12,7 @@ from rrise.audit.settings import promised
 from rrise.calibration.cascade import describe_cascade
 from rrise.runtime.cascade import merged, undecided
 from rrise.runtime.images import as_batch
+from rrise.runtime.locks import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ class Fallback:
         self._certify, self._certifier = certifier, plain
         self._monte_carlo, self._budget, self._choose = monte_carlo, budget, choose
         promised(plain.bundle)  # refuses a guarantee that is not about all inputs
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._counts = dict.fromkeys(("inputs", "chosen", "answered", "refused", "evaluations"), 0)
 
     def __call__(self, images: NDArray[Any]) -> BackedCertificates:

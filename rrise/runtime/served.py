@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from rrise.runtime.engines.process import ProcessEngine
 
@@ -31,6 +31,12 @@ class Served(Generic[Kind]):
     def __init__(self, bundle: Kind, engine: Engine, reopen: Callable[[], Engine] | None = None) -> None:
         self._bundle = bundle
         self._engine = ProcessEngine(engine, reopen)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"certifier: expected to be loaded in each process, got a {type(self).__name__} to pickle. Hand on the "
+            "bundle's folder, and load it there."
+        )
 
     @property
     def bundle(self) -> Kind:

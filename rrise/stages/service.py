@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from rrise.runtime.locks import ProcessLock
 from rrise.stages.monte_carlo import NoisyImages, certify_adaptive, certify_fixed
 from rrise.stages.provenance import as_calibrated, require_of
 from rrise.targets.noise import AUDIT
@@ -119,7 +119,7 @@ class MonteCarloCertifier:
         self._source, self._n, self._n_selection = source, n, n_selection
         self._adaptive, self._tolerance = adaptive, tolerance
         self.alpha = alpha
-        self._next, self._lock = 0, threading.Lock()
+        self._next, self._lock = 0, ProcessLock()
 
     @property
     def sigma(self) -> float:

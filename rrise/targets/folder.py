@@ -6,6 +6,7 @@ import copy
 import errno
 import io
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ class Folder:
         """
         if filesystem is not None:
             return cls(uri, filesystem, uri.rstrip("/"))
+        if re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", uri):
+            raise ValueError(
+                f"uri: expected a folder or a URI with two slashes, got {shown(uri)!r}. Write "
+                f"{shown(uri).replace(':/', '://', 1)}, or ./{uri} for a folder of that name."
+            )
         if "://" not in uri:
             return cls(uri, fs.LocalFileSystem(), str(Path(uri).absolute()))
         try:

@@ -65,7 +65,6 @@ class OnnxRuntimeEngine(Engine):
         self.version = str(onnxruntime.__version__)
         self.precision = precision
         self.device = options.device or "cpu"
-        self.survives_fork = options.threads == 1 and self.device == "cpu"
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits float32[N, K]; a network of fixed batch runs in parts, the last one padded with zeros."""

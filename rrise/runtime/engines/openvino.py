@@ -55,6 +55,8 @@ class OpenVinoEngine(Engine):
         float32 is not granted.
     """
 
+    library_forks = False  # a child's compile_model ends the parent's executor, which waits for threads that are gone
+
     def __init__(self, data: bytes, *, precision: str = "float32", options: EngineOptions | None = None) -> None:
         options = options or EngineOptions()
         if options.device not in ("", "cpu"):
@@ -68,7 +70,9 @@ class OpenVinoEngine(Engine):
             model = front.convert(front.load(io.BytesIO(data)))
             batch, self.input_shape, self.num_classes = _signature(model)
             self._compiled = _runtime(os.getpid()).compile_model(model, "CPU", _settings(options.threads))
-        except RuntimeError as error:
+        except ValueError:
+            raise  # of this file
+        except Exception as error:  # RuntimeError, and others of OpenVINO's that are none
             raise ValueError(
                 f"engine: expected an ONNX model, got {brief(str(error), 300)}. Re-run rrise export."
             ) from None

@@ -75,8 +75,8 @@ class Engine(ABC):
         Shape of one image.
     num_classes : int
         Number of logits, K.
-    survives_fork : bool
-        Whether a process forked from one that holds the engine may use it: true only if it holds no thread and no GPU.
+    library_forks : bool
+        Whether a process forked from one that holds an engine of this kind may open another.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class Engine(ABC):
     device: str
     input_shape: tuple[int, int, int]
     num_classes: int
-    survives_fork: bool = False
+    library_forks: bool = True
 
     @abstractmethod
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
