@@ -270,7 +270,7 @@ def test_before_anything_finished_patience_makes_a_straggler() -> None:
 
 def test_a_worker_is_stuck_after_ten_times_the_longest_shard_and_no_sooner_than_patience() -> None:
     scheduler = started(3, 2)
-    assert scheduler.stuck(1e9) == []  # nothing to compare with
+    assert scheduler.stuck(600.0) == []  # nothing to compare with: ten times the patience
     scheduler.finished("w1", 5.0)
     scheduler.next("w1", 5.0)
     assert scheduler.stuck(60.0) == []
@@ -284,3 +284,24 @@ def test_a_worker_without_a_shard_cannot_finish_or_fail() -> None:
     for act in (Scheduler.finished, Scheduler.failed):
         with pytest.raises(KeyError):
             act(Scheduler([0], LIMITS), "stranger", 0.0)
+
+
+def test_workers_that_are_silent_in_their_first_shard_are_replaced_after_long_patience() -> None:
+    scheduler: Scheduler[str] = Scheduler(range(4), LIMITS)
+    assert scheduler.none_for(0.0) == 0
+    scheduler.next("a", 0.0)
+    scheduler.next("b", 5.0)
+    assert scheduler.none_for(61.0) == 61
+    assert scheduler.stuck(LIMITS.stuck * LIMITS.patience) == []
+    assert scheduler.stuck(LIMITS.stuck * LIMITS.patience + 1) == ["a"]
+    scheduler.finished("b", 20.0)
+    assert scheduler.none_for(400.0) == 0
+    assert scheduler.stuck(160.0) == ["a"]  # ten times the longest shard, of 15 seconds
+
+
+def test_a_shard_that_fails_waits_behind_others_once_one_has_finished() -> None:
+    scheduler: Scheduler[str] = Scheduler(range(3), Limits())
+    assert [scheduler.next("a", 0.0), scheduler.next("b", 0.0)] == [0, 1]
+    scheduler.finished("b", 1.0)
+    scheduler.failed("a", "bad")
+    assert [scheduler.next("a", 2.0), scheduler.next("b", 2.0)] == [2, 0]

@@ -134,6 +134,8 @@ class _Run:
     looked: float = -1e9
     idle_since: float = field(default_factory=time.monotonic)
     last_error: str = ""
+    told: set[str] = field(default_factory=set)  # reasons of failed shards
+    quiet_until: float = 0.0
 
     def until_over(self) -> None:
         while not self.scheduler.over:
@@ -168,6 +170,12 @@ class _Run:
             self.suspects = [(shard, node) for shard, node in self.suspects if node not in dead]
         wanted = self.execution.workers or max(1, capacity(*self.needs))
         self.pool.grow(min(wanted, max(self.scheduler.unfinished, len(self.pool.workers))))
+        if (silence := self.scheduler.none_for(now)) > max(self.execution.patience, self.quiet_until):
+            self.quiet_until = 2 * silence  # say it again when it has lasted twice as long
+            self.live.note(
+                f"no shard has finished for {silence:.0f} s: they take longer (--plan says how long, --shard-size "
+                "makes them shorter), or the workers hang"
+            )
         for worker in self.scheduler.stuck(now):
             if not worker.ending:
                 self.live.note(f"worker {worker.number} has been silent for too long; it is replaced")
@@ -227,6 +235,9 @@ class _Run:
         text, node = _reason(error) if raised else WORKER_DIED, worker.node
         shard = self.scheduler.failed(worker, text)
         self.live.failed(text, shard=shard, worker=worker.number, node=node[:8], ray=type(error).__name__)
+        if text not in self.told:
+            self.told.add(text)
+            self.live.note(f"shard {shard} failed on worker {worker.number}: {text}")
         if raised:
             worker.raised += 1
             if worker.raised < RAISED:

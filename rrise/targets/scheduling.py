@@ -74,6 +74,11 @@ class Scheduler(Generic[Worker]):
         self.given_up: dict[int, str] = {}
         """Shards that failed too often, with their last error."""
 
+    def none_for(self, now: float) -> float:
+        """Return for how long the first worker has been at its shard while none has finished yet; 0 if one has."""
+        first = next(iter(self._busy.values()), None)
+        return 0.0 if self._durations or first is None else now - first[1]
+
     @property
     def unfinished(self) -> int:
         """Shards that have not finished, given up or not."""
@@ -170,10 +175,12 @@ class Scheduler(Generic[Worker]):
                 self._queue.append(shard)
 
     def stuck(self, now: float) -> list[Worker]:
-        """Return the workers that have been silent for so long that they should be replaced."""
-        if not self._durations:
-            return []
-        bound = max(self.limits.patience, self.limits.stuck * self._longest)
+        """Return the workers that have been silent for so long that they should be replaced.
+
+        As long as no shard has finished, nobody knows how long one takes: ``stuck`` times the patience is too long.
+        """
+        known = self._longest if self._durations else self.limits.patience
+        bound = max(self.limits.patience, self.limits.stuck * known)
         return list(takewhile(lambda worker: now - self._busy[worker][1] > bound, self._busy))
 
     def _release(self, worker: Worker) -> tuple[int, float]:
