@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import http.server
 import itertools
 import json
 import os
@@ -575,3 +576,39 @@ def test_a_killed_copy_is_not_taken_for_a_whole_one(server, bucket, tmp_path, na
     copied = local_copy(server.uri(f"{bucket}/made/{name}"), tmp_path)
     found = files_in(copied) if copied.is_dir() else {copied.name: copied.read_bytes()}
     assert found == (content if copied.is_dir() else {"weights.gz": content["weights.gz"]})
+
+
+class Smiling(http.server.BaseHTTPRequestHandler):
+    """Answers everything with success, as a login page or a wrong proxy does, and keeps nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b"" if self.command == "HEAD" else b"<html><body>Please log in.</body></html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"x"')
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_store_that_smiles_and_keeps_nothing_is_found_out() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Smiling) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            place = (
+                f"s3://k:s@bucket/counts?endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=us-east-1"
+            )
+            folder = Folder.at(place)
+            with pytest.raises(OSError, match=r"counts/a was not written \(.*(but holds|Could not|request|XML|parse)"):
+                folder.publish("a", b"content")
+        finally:
+            server.shutdown()
+            thread.join()

@@ -141,6 +141,10 @@ class Folder:
                 if self.files.get_file_info(path).size != len(content):
                     self.files.delete_file(path)
             raise
+        # A proxy or login page that answers everything with success would be taken for a store that keeps it.
+        if (held := self.files.get_file_info(path).size) != len(content):
+            has = "nothing" if held is None else f"{held:,} bytes"
+            raise OSError(errno.EIO, f"the store answered with success, but holds {has} of {len(content):,} bytes")
 
     @property
     def _is_local(self) -> bool:
