@@ -217,6 +217,49 @@ CHECKS = (
         "ids",
         "test_surrogate.py::test_training_ids_are_those_of_both_networks",
     ),
+    # What is certified is what the user thinks
+    mutation(
+        "a classifier that is no function of one image sampled",
+        "rrise/stages/build.py",
+        "require_one_image(network.module, images.input_shape)",
+        "pass",
+        "test_one_image.py::test_an_onnx_classifier_is_asked_too",
+    ),
+    mutation(
+        "a network saved that is more than its weights",
+        "rrise/training/networks.py",
+        "_require_same_when_loaded(spec, module, weights)\n    ids",
+        "ids",
+        "test_one_image.py::test_a_network_that_is_more_than_its_state_dict_is_not_saved",
+    ),
+    mutation(
+        "class names of the image source given to the logits",
+        "rrise/images/image_set.py",
+        "labels=places[self.labels], classes=given)",
+        "classes=given)",
+        "test_class_names.py::test_names_in_another_order_are_mapped_with_their_labels",
+    ),
+    mutation(
+        "Exif orientation ignored",
+        "rrise/images/pictures.py",
+        "ImageOps.exif_transpose(picture)",
+        "picture",
+        "test_picture_files.py::test_a_picture_is_read_as_viewers_show_it",
+    ),
+    mutation(
+        "a source of many repeats accepted",
+        CALIBRATE,
+        "if share > promised / _RARE and not config.distinct:",
+        "if False:",
+        "test_refusals.py::test_a_source_of_many_repeats_is_refused_unless_distinct_pictures_are_meant",
+    ),
+    mutation(
+        "eta not split over the bundles of which one is picked",
+        "rrise/calibration/settings.py",
+        'exact("eta", self.eta) / self.of)',
+        'exact("eta", self.eta))',
+        "test_refusals.py::test_one_of_several_bundles_may_be_picked_if_they_share_eta",
+    ),
     # The tests themselves
     mutation(
         "groups of tests not kept together",

@@ -46,7 +46,7 @@ STATISTICS = (
     mutation(
         "cap beta^(1/n) dropped",
         CONFORMAL,
-        "cap = largest_p(common, beta)",
+        "cap = require_cap(common, beta)",
         "cap = 1.0",
         "test_conformal.py::test_n_draws_cannot_support_more_than_the_cap",
     ),
