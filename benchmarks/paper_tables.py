@@ -151,7 +151,7 @@ def markdown(place: Path) -> str:
     lines = [f"- {key}: {value}" for key, value in facts.items() if value]
     lines += [f"- seeds: {seeds}", f"- accuracy of the reference's first class: {accuracy}%"]
     parts = [
-        f"# {facts['data']}",
+        f"# {place.name}: {facts['data']}",
         f"Made by `{first['command']} --seeds {' '.join(map(str, seeds))}`. Mean ± standard deviation over the seeds; "
         "accuracies, abstention and coverage in percent, radii in ℓ2 of pixels in [0, 1].",
         "\n".join(lines),
