@@ -83,9 +83,12 @@ class WorkerSpec:
         return self.evaluator(network, getattr(load_splits(self.data).named_as(network.classes), self.split))
 
     def _names(self) -> list[str]:
-        """Return the local paths that are opened here: classifier and images, these without a source's prefix."""
+        """Return the local paths that are opened here: classifier and images, without a source's prefix or part."""
+        from rrise.images.arrays import source_part
+
         sources = [self.data.source, self.data.test_source] if self.data else []
-        names = [self.classifier, *(source.rpartition(":")[2] for source in sources)]
+        files = [source_part(source) for source in sources]
+        names = [self.classifier, *(file if part else file.rpartition(":")[2] for file, part in files)]
         return [name for name in names if name and "://" not in name]
 
     def evaluator(self, network: Network, images: ImageSet) -> ShardEvaluator:
