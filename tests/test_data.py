@@ -340,7 +340,7 @@ def test_a_test_source_gives_only_unseen_pictures(tmp_path):
     splits = load_splits(config)
     assert set(splits.test.ids.tolist()) == set(image_ids(GREY[40:]).tolist())
     assert splits.dropped == 10
-    with pytest.raises(ValueError, match=r"test asks for 21 images, .* holds 20 distinct"):
+    with pytest.raises(ValueError, match=r"test_source: test asks for 21 images, .* holds 20 distinct"):
         load_splits(npz_config(tmp_path / "a.npz", train=20, calibration=15, test=21, test_source=config.test_source))
     save_npz(tmp_path / "c.npz", GREY[40:], classes=np.array(["x", "y", "z"]))
     with pytest.raises(ValueError, match=r"expected the classes of source, \('0', '1', '2'\), got \('x', 'y', 'z'\)"):
@@ -348,6 +348,23 @@ def test_a_test_source_gives_only_unseen_pictures(tmp_path):
     save_npz(tmp_path / "d.npz", GREY[40:, :3])
     with pytest.raises(ValueError, match=r"expected the input_shape of source, \(1, 4, 5\), got \(1, 3, 5\)"):
         load_splits(npz_config(tmp_path / "a.npz", train=20, calibration=15, test_source=str(tmp_path / "d.npz")))
+
+
+def test_calibration_images_may_come_from_a_source_of_their_own(tmp_path):
+    names = np.array(["ant", "bee", "cat"])
+    save_npz(tmp_path / "a.npz", GREY[:40], classes=names)
+    save_npz(tmp_path / "b.npz", GREY[30:55], np.arange(30, 55) % 3, classes=names)
+    save_npz(tmp_path / "c.npz", GREY[38:], (np.arange(38, 60) + 1) % 3, classes=names[[2, 0, 1]])
+    places = {f"{name}_source": str(tmp_path / f"{file}.npz") for name, file in (("calibration", "b"), ("test", "c"))}
+    found = load_splits(npz_config(tmp_path / "a.npz", train=40, calibration=12, test=5, **places))
+    calibration = set(found.calibration.ids.tolist())
+    assert calibration < set(image_ids(GREY[40:55]).tolist())
+    assert len(calibration) == 12
+    assert not set(found.test.ids.tolist()) & (calibration | set(found.train.ids.tolist()))
+    named = dict(zip(image_ids(GREY).tolist(), (np.arange(60) % 3).tolist(), strict=True))
+    assert [named[name] for name in found.test.ids.tolist()] == found.test.labels.tolist()  # names in another order
+    with pytest.raises(ValueError, match=r"calibration_source: calibration asks for 16 images, .* holds 15 distinct"):
+        load_splits(npz_config(tmp_path / "a.npz", train=40, calibration=16, test=5, **places))
 
 
 def test_too_few_images_names_both_numbers(tmp_path):

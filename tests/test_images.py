@@ -112,3 +112,9 @@ def test_refusals(images: object, error: type[Exception], message: str) -> None:
 def test_colour_images_for_a_grey_network_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(N,4,6\) or \(4,6\), got shape \(4, 6, 3\). .* 1 channel"):
         prepare_images(pixels(4, 6, 3), GREY)
+
+
+def test_a_float_just_above_1_is_shown_as_such() -> None:
+    pixels = np.full((1, 1, 2, 2), np.nextafter(np.float32(1), np.float32(2)), np.float32)
+    with pytest.raises(ValueError, match=r"got min 1\.0000001 and max 1\.0000001"):
+        prepare_images(pixels, (1, 2, 2))

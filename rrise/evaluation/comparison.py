@@ -19,6 +19,7 @@ from rrise.evaluation.contender import BUDGET, WITH_SURROGATE, Contender
 from rrise.evaluation.costs import Costs, Sampled, break_evens
 from rrise.evaluation.coverage_bins import CoverageBin, coverage_by_bin
 from rrise.evaluation.latency import Latency, Quartiles
+from rrise.promise import percent
 
 if TYPE_CHECKING:
     pass
@@ -49,6 +50,8 @@ class Row:
         0.99), at most 1; ``error`` itself where it was promised of those.
     role : str
         The contender's.
+    of_certified : bool
+        Whether ``error`` was promised of certified inputs only.
     """
 
     name: str
@@ -67,6 +70,18 @@ class Row:
     statement: str
     role: str = ""
     relative_to_larger: float | None = None
+    of_certified: bool = False
+
+    @property
+    def broken(self) -> str:
+        """In words that the reference draws plainly contradict what is promised, or nothing."""
+        refuted = self.coverage.refuted_certified if self.of_certified else self.coverage.refuted
+        if not metrics.plainly_broken(refuted, self.error):
+            return ""
+        return (
+            f"the promise of {self.name} is broken: {refuted.count:,} of {refuted.total:,} bounds are refuted, where "
+            f"at most {percent(self.error)} may be wrong"
+        )
 
     @property
     def amortised(self) -> bool:
@@ -270,4 +285,5 @@ def _row(
         ),
         statement=contender.statement,
         role=contender.role,
+        of_certified=contender.of_certified,
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BOUNDARY = (0.5, 0.75)
 REFUTATION_LEVEL = 1e-3
+_COINCIDENCE = 1e-3
 LOWER_CONFIDENCE = 0.99
 """Confidence of the tables' lower bounds on true certified accuracy."""
 
@@ -248,6 +249,21 @@ def bounds_met(
     # The upper bound of k of n is one minus the lower bound of the n - k others.
     refuted = 1.0 - clopper_pearson(n - k, n, REFUTATION_LEVEL) < certificates.p_lower
     return holds, refuted
+
+
+def plainly_broken(refuted: Share, error: float) -> bool:
+    """Return whether so many refuted bounds contradict a promise, but for a coincidence of one in a thousand.
+
+    A true bound is refuted with probability at most `REFUTATION_LEVEL`, so of certificates that are wrong with at most
+    ``error`` no more than ``error`` plus that are refuted on average.
+
+    >>> plainly_broken(Share(34, 100), 0.05), plainly_broken(Share(9, 100), 0.05)
+    (True, False)
+    """
+    from scipy.stats import binom
+
+    allowed = min(1.0, error + REFUTATION_LEVEL)
+    return refuted.total > 0 and float(binom.sf(refuted.count - 1, refuted.total, allowed)) < _COINCIDENCE
 
 
 def conditional_error_bound(error: float, certified: int, total: int, confidence: float = LOWER_CONFIDENCE) -> float:

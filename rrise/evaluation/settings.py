@@ -44,6 +44,9 @@ class EvaluateConfig:
         },
     )
     n_reference: int = field(default=10_000, metadata={"help": "noisy draws an image that check the bounds"})
+    strict: bool = field(
+        default=False, metadata={"help": "fail, after the report is written, if a promise is plainly broken"}
+    )
     latency_images: int = field(default=20, metadata={"help": "test images whose certificates are timed"})
     latency_repeats: int = field(default=3, metadata={"help": "times each of them is timed"})
 

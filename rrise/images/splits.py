@@ -22,6 +22,9 @@ class DataConfig:
     """Where the images come from and how many go into each split."""
 
     source: str = field(default="digits", metadata={"help": f"images to split: {SOURCES}"})
+    calibration_source: str = field(
+        default="", metadata={"help": "images to calibrate on; none: calibration images come from source"}
+    )
     test_source: str = field(default="", metadata={"help": "images to test on; none: test images come from source"})
     train: int = field(default=900, metadata={"help": "images that train the classifier and the surrogate"})
     targets: int = field(
@@ -73,7 +76,7 @@ class Splits:
     """Three image sets that share no picture; ``dropped`` counts the repeats that were left out to make it so.
 
     ``config`` says how they can be loaded again, elsewhere; None if they were made from arrays. ``repeats`` of the
-    ``pictures`` of the source, from which training and calibration images are, were repeats of others.
+    ``pictures`` of the source of the calibration images were repeats of others.
     """
 
     train: ImageSet
@@ -118,8 +121,8 @@ class Splits:
 def load_splits(config: DataConfig) -> Splits:
     """Return splits that share no picture and depend only on the seed and the pictures, not on files or their order.
 
-    Images are taken in the order of SHA-256(seed, id): first train, then calibration, then test. With a ``test_source``
-    the test images come from there, less those that occur in ``source``.
+    Images are taken in the order of SHA-256(seed, id): first train, then calibration, then test. With a
+    ``calibration_source`` or ``test_source`` those come from there, less what occurs in the splits before.
 
     Raises
     ------
@@ -127,7 +130,8 @@ def load_splits(config: DataConfig) -> Splits:
         If there are too few images, or the two sources do not fit each other; and as :func:`load_images`.
     """
     images = load_images(config.source)
-    wanted = config.train + config.calibration + (0 if config.test_source else config.test)
+    asked = {"calibration": config.calibration_source, "test": config.test_source}
+    wanted = config.train + sum(getattr(config, name) for name, source in asked.items() if not source)
     if wanted > len(images):
         raise ValueError(
             f"source: the splits ask for {wanted} images, {config.source!r} holds {len(images)} distinct ones. "
@@ -135,25 +139,38 @@ def load_splits(config: DataConfig) -> Splits:
         )
     source = images.dropped, len(images) + images.dropped
     order = _seeded_order(images.ids, config.seed)
-    train, calibration, rest = np.split(order, [config.train, config.train + config.calibration])
-    if not config.test_source:
-        test = rest[: config.test]
-        return Splits(images.take(train), images.take(calibration), images.take(test), images.dropped, config, *source)
-    other = load_images(config.test_source)
+    train, rest, dropped = images.take(order[: config.train]), order[config.train :], images.dropped
+    parts, taken = {}, images.ids
+    for name, place in asked.items():
+        count = getattr(config, name)
+        if place:
+            other = load_images(place)
+            parts[name], left_out = _from_elsewhere(name, other, place, count, images, taken, config.seed)
+            taken, dropped = np.concatenate([taken, parts[name].ids]), dropped + left_out
+            source = (other.dropped, len(other) + other.dropped) if name == "calibration" else source
+        else:
+            parts[name], rest = images.take(rest[:count]), rest[count:]
+    return Splits(train, parts["calibration"], parts["test"], dropped, config, *source)
+
+
+def _from_elsewhere(
+    name: str, other: ImageSet, place: str, count: int, images: ImageSet, taken: Ids, seed: int
+) -> tuple[ImageSet, int]:
+    """Return a split from a source of its own, without images that are in others, and how many were left out."""
+    if sorted(other.classes) == sorted(images.classes):
+        other = other.named_as(images.classes)
     for what in ("classes", "input_shape"):
         if getattr(other, what) != getattr(images, what):
             raise ValueError(
-                f"test_source: expected the {what} of source, {getattr(images, what)}, got {getattr(other, what)}."
+                f"{name}_source: expected the {what} of source, {getattr(images, what)}, got {getattr(other, what)}."
             )
-    fresh = other.take(np.flatnonzero(~np.isin(other.ids, images.ids)))
-    if config.test > len(fresh):
+    fresh = other.take(np.flatnonzero(~np.isin(other.ids, taken)))
+    if count > len(fresh):
         raise ValueError(
-            f"test_source: test asks for {config.test} images, {config.test_source!r} holds {len(fresh)} distinct ones "
-            "that are not in source. Lower test."
+            f"{name}_source: {name} asks for {count} images, {place!r} holds {len(fresh)} distinct ones that are in "
+            f"neither source nor another split. Lower {name}."
         )
-    test = _seeded_order(fresh.ids, config.seed)[: config.test]
-    dropped = images.dropped + other.dropped + len(other) - len(fresh)
-    return Splits(images.take(train), images.take(calibration), fresh.take(test), dropped, config, *source)
+    return fresh.take(_seeded_order(fresh.ids, seed)[:count]), other.dropped + len(other) - len(fresh)
 
 
 def _seeded_order(ids: Ids, seed: int) -> npt.NDArray[np.intp]:

@@ -122,7 +122,11 @@ def _floats(images: NDArray[np.float32], input_shape: tuple[int, int, int]) -> N
             if np.isnan(low):
                 raise ValueError("images: expected pixels in [0,1], got NaN. Check how the images were read.")
             raise ValueError(
-                f"images: expected pixels in [0,1], got min {low:.9g} and max {high:.9g}. "
+                f"images: expected pixels in [0,1], got min {_shown(low)} and max {_shown(high)}. "
                 "Undo any normalisation (the network does its own) or give 8-bit pixels as uint8."
             )
     return images
+
+
+def _shown(pixel: np.float32) -> str:
+    return f"{float(str(pixel)):.9g}"  # as short as float32 allows, and never 1 for what is above it

@@ -154,11 +154,20 @@ def evaluate(
         )
         _save_examples(images, folder / "examples")
     row = comparison.row(comparison.deployed)
-    return (
+    broken = "; ".join(filter(None, (each.broken for each in comparison.rows)))
+    if broken and config.strict:
+        raise RuntimeError(f"evaluate: {broken}. {_WHY} The report is kept: {out}/report.html")
+    return (f"{broken[0].upper()}{broken[1:]}. {_WHY}\n" if broken else "") + (
         f"{row.name}: mean certified radius {row.average_certified_radius:.3f}, {row.relative_radius:.2f} of "
         f"{comparison.baseline}'s, in one pass instead of {comparison.costs.monte_carlo:,.0f} "
         f"({timed.ratio:,.0f} times faster); {out}/report.html"
     )
+
+
+_WHY = (
+    "Either the test images are drawn otherwise than the calibration images (other source, copies of one scene on both "
+    "sides), or classifier or engine are not those of the calibration."
+)
 
 
 def _compare(

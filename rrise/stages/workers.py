@@ -86,7 +86,7 @@ class WorkerSpec:
         """Return the local paths that are opened here: classifier and images, without a source's prefix or part."""
         from rrise.images.arrays import source_part
 
-        sources = [self.data.source, self.data.test_source] if self.data else []
+        sources = [self.data.source, self.data.calibration_source, self.data.test_source] if self.data else []
         files = [source_part(source) for source in sources]
         names = [self.classifier, *(file if part else file.rpartition(":")[2] for file, part in files)]
         return [name for name in names if name and "://" not in name]
