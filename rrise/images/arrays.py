@@ -90,8 +90,10 @@ def npz_names(path: Path) -> list[str]:
         return []
 
 
-def labelled_arrays(path: Path, part: str = "") -> tuple[Pixels, npt.NDArray[Any], list[str] | None]:
-    """Return pictures, labels and perhaps class names of an .npz file.
+def labelled_arrays(
+    path: Path, part: str = "", groups: str = ""
+) -> tuple[Pixels, npt.NDArray[Any], list[str] | None, Sequence[object] | None]:
+    """Return pictures, labels and perhaps class names of an .npz file, and its array of group names if that is named.
 
     Its pictures and labels are called ``x`` and ``y``; or ``train_images`` and ``train_labels`` (MedMNIST), ``x_train``
     and ``y_train`` (Keras), and so with ``val`` and ``test``, of which ``part`` is read.
@@ -114,14 +116,17 @@ def labelled_arrays(path: Path, part: str = "") -> tuple[Pixels, npt.NDArray[Any
                 warnings.warn(f"{path}: of its parts {chosen} is read ({x}, {y}); {more} names another.", stacklevel=2)
     else:
         x, y = "x", "y"
-    arrays = npz_arrays(path, (x, y, "classes"))
+    arrays = npz_arrays(path, (x, y, "classes", *filter(None, (groups,))))
+    if groups and groups not in arrays:
+        raise ValueError(f"{path}: expected an array {groups!r} of group names, got {', '.join(names)}. Name it so.")
     if missing := {x, y} - arrays.keys():
         raise ValueError(
             f"{path}: expected arrays x, y, got {', '.join(names) or 'none'}. Save pictures as x and labels as y "
             f"({', '.join(sorted(missing))} missing)."
         )
     require_pixels(arrays[x], f"{path}: {x}")
-    return arrays[x], _labels(arrays[y]), _class_names(arrays["classes"], path) if "classes" in arrays else None
+    classes = _class_names(arrays["classes"], path) if "classes" in arrays else None
+    return arrays[x], _labels(arrays[y]), classes, _labels(arrays[groups]).tolist() if groups else None
 
 
 def source_part(source: str) -> tuple[str, str]:

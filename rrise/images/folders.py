@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,13 @@ _PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "tes
 _SHOWN = 10
 
 
-def class_folders(root: Path) -> tuple[Pixels, npt.NDArray[np.int64], list[str]]:
-    """Return the pictures, labels and class names of a folder of class folders, both in sorted order.
+def class_folders(
+    root: Path, groups: str = ""
+) -> tuple[Pixels, npt.NDArray[np.int64], list[str], Sequence[object] | None]:
+    """Return the pictures, labels and class names of a folder of class folders, both in sorted order, and their groups.
+
+    With ``groups`` "/" the folder directly below the class names the group of a picture, else a regular expression, of
+    the path below the class, whose first group (or whole match) does.
 
     Grey pictures among colour ones, as ImageNet has some, get three equal channels. Hidden files and folders are no
     pictures; they, files of other kinds and what was turned upright are counted in a warning.
@@ -50,7 +56,12 @@ def class_folders(root: Path) -> tuple[Pixels, npt.NDArray[np.int64], list[str]]
         labels += [label] * len(found)
     _say_left_out(root, set(files))
     pixels = _stack([(str(file), each.pixels[None]) for file, each in zip(files, _read(root, files), strict=True)])
-    return pixels, np.array(labels, dtype=np.int64), [folder.name for folder in folders]
+    names = (
+        None
+        if not groups
+        else [_group(folders[label], file, groups) for file, label in zip(files, labels, strict=True)]
+    )
+    return pixels, np.array(labels, dtype=np.int64), [folder.name for folder in folders], names
 
 
 def read_images(paths: Iterable[str | Path]) -> tuple[list[str], Pixels]:
@@ -96,6 +107,22 @@ def read_images(paths: Iterable[str | Path]) -> tuple[list[str], Pixels]:
         file if len(batch) == 1 else f"{file}[{number}]" for file, batch in batches for number in range(len(batch))
     ]
     return names, _stack(batches)
+
+
+def _group(folder: Path, file: Path, groups: str) -> str:
+    """Return the name of a picture's group; ValueError if it has none."""
+    below = file.relative_to(folder).as_posix()
+    if groups == "/":
+        first, slash, _ = below.partition("/")
+        if slash:
+            return first
+        raise ValueError(
+            f"groups: expected a folder for each group in {folder}, got the picture {below}. Put it in one."
+        )
+    found = re.search(groups, below)
+    if found is None:
+        raise ValueError(f"groups: expected {groups!r} to match each picture's path, got {below} in {folder}.")
+    return found[1] if found.re.groups else found[0]
 
 
 def _hidden(name: str) -> bool:

@@ -39,6 +39,12 @@ def image_ids(images: Pixels) -> Ids:
     return np.fromiter((int.from_bytes(name, "big") for name in names), dtype=np.uint64, count=len(images))
 
 
+def group_digests(names: Sequence[object]) -> Ids:
+    """Return uint64[N], digests of group names as they print: equal names have equal ones, in any source."""
+    digests = (hashlib.sha256(str(name).encode()).digest()[:8] for name in names)
+    return np.fromiter((int.from_bytes(each, "big") for each in digests), dtype=np.uint64, count=len(names))
+
+
 def positions(ids: Ids, wanted: npt.ArrayLike) -> npt.NDArray[np.intp]:
     """Return where each wanted id stands among ids; ValueError says how many stand nowhere."""
     names = np.asarray(wanted, dtype=np.uint64)
@@ -66,6 +72,8 @@ class ImageSet:
         Class names in the order of the labels.
     dropped : int
         Images left out on loading because their pixels had occurred before.
+    groups : uint64[N], optional
+        Digests of the names of scenes, patients or films that images belong to; splits never share one.
     """
 
     ids: Ids
@@ -73,6 +81,7 @@ class ImageSet:
     labels: Labels
     classes: tuple[str, ...]
     dropped: int = 0
+    groups: Ids | None = None
 
     def __post_init__(self) -> None:
         require_pixels(self.images, "images")
@@ -81,11 +90,19 @@ class ImageSet:
             raise ValueError(f"images: expected one id and one label an image, got {lengths}.")
         if len(np.unique(self.ids)) != len(self.ids):
             raise ValueError("ids: expected no repeats. Build the set by ImageSet.from_arrays, which drops them.")
+        if self.groups is not None and self.groups.shape != self.ids.shape:
+            raise ValueError(f"groups: expected one an image, got {self.groups.shape} of {len(self.ids)} images.")
         _require_labels(self.labels, len(self.classes))
         require_class_names(self.classes)
 
     @classmethod
-    def from_arrays(cls, images: Pixels, labels: npt.ArrayLike, classes: Sequence[str] | None = None) -> ImageSet:
+    def from_arrays(
+        cls,
+        images: Pixels,
+        labels: npt.ArrayLike,
+        classes: Sequence[str] | None = None,
+        groups: Sequence[object] | None = None,
+    ) -> ImageSet:
         """Return the set of distinct images of two arrays; of equal pictures the first is kept.
 
         Repeats are counted in ``dropped``; a warning says how many pictures have several labels.
@@ -96,6 +113,8 @@ class ImageSet:
         labels : integer[N]
         classes : sequence of str, optional
             Default: the labels themselves, which must then leave no class empty.
+        groups : sequence of N names, optional
+            Of the scene, patient or film of each image.
 
         Raises
         ------
@@ -136,7 +155,8 @@ class ImageSet:
                 f"{classes[int(classes_of[example])]!r}. Remove those that are wrong.",
                 stacklevel=2,
             )
-        return cls(ids[keep], images[keep], classes_of[keep], tuple(classes), len(images) - len(keep))
+        named = None if groups is None else group_digests(groups)[keep]
+        return cls(ids[keep], images[keep], classes_of[keep], tuple(classes), len(images) - len(keep), named)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -182,7 +202,8 @@ class ImageSet:
     def take(self, indices: npt.ArrayLike) -> ImageSet:
         """Return the images at these positions, in that order."""
         at = np.asarray(indices, dtype=np.intp)
-        return ImageSet(self.ids[at], self.images[at], self.labels[at], self.classes)
+        groups = None if self.groups is None else self.groups[at]
+        return ImageSet(self.ids[at], self.images[at], self.labels[at], self.classes, groups=groups)
 
     def select(self, ids: npt.ArrayLike) -> ImageSet:
         """Return the images with these ids, in that order; an id that is not here raises ValueError."""

@@ -18,7 +18,7 @@ _TORCHVISION = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100
 SOURCES = "digits, FILE.npz, FOLDER (of class folders), " + ", ".join(f"{name}[-test]:ROOT" for name in _TORCHVISION)
 
 
-def load_images(source: str) -> ImageSet:
+def load_images(source: str, groups: str = "") -> ImageSet:
     """Return the images of a source.
 
     Parameters
@@ -29,12 +29,17 @@ def load_images(source: str) -> ImageSet:
         folder of class folders of pictures; ``fashion_mnist:ROOT``,
         ``cifar10:ROOT`` or ``cifar100:ROOT`` (``fashion_mnist-test:ROOT`` ... for the test part), ROOT being a folder
         torchvision has downloaded them to. Nothing is downloaded.
+    groups : str
+        What names the scene, patient or film of an image: an array of an ``.npz`` file; in class folders "/" (the
+        folder below the class) or a regular expression of the path below it. Empty: nothing.
 
     Raises
     ------
     FileNotFoundError, ValueError, TypeError
         If the source is not there, or does not hold what is said above.
     """
+    if groups and (source == "digits" or re.fullmatch(rf"({'|'.join(_TORCHVISION)})(-test)?:(.+)", source)):
+        raise ValueError(f"groups: expected none of {source!r}, which says nothing of groups, got {groups!r}.")
     if source == "digits":
         return _digits()
     if match := re.fullmatch(rf"({'|'.join(_TORCHVISION)})(-test)?:(.+)", source):
@@ -47,15 +52,21 @@ def load_images(source: str) -> ImageSet:
             "or name yours (--data.source, --data.test-source; in a recipe data.source): rrise downloads nothing."
         )
     if path.is_dir():
-        return _made(source, *class_folders(path))
+        return _made(source, *class_folders(path, groups))
     if path.suffix.lower() != ".npz":
         raise ValueError(f"source: expected one of: {SOURCES}, got {source!r}.")
-    return _made(source, *labelled_arrays(path, part))
+    return _made(source, *labelled_arrays(path, part, groups))
 
 
-def _made(source: str, images: Pixels, labels: npt.NDArray[Any], classes: Sequence[str] | None) -> ImageSet:
+def _made(
+    source: str,
+    images: Pixels,
+    labels: npt.NDArray[Any],
+    classes: Sequence[str] | None,
+    groups: Sequence[object] | None,
+) -> ImageSet:
     try:
-        return ImageSet.from_arrays(images, labels, classes)
+        return ImageSet.from_arrays(images, labels, classes, groups)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{source}: {error}") from error
 

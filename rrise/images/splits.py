@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rrise.images.image_set import Ids, ImageSet
+from rrise.images.image_set import ImageSet
 from rrise.images.sources import SOURCES, load_images
 
+Rows = npt.NDArray[np.intp]
 FEWEST_SHAPING, MOST_SHAPING = 200, 1000
 """Training images that shape the curve by default: fewer give a coarse shape, more would hardly change it."""
 
@@ -26,6 +27,13 @@ class DataConfig:
         default="", metadata={"help": "images to calibrate on; none: calibration images come from source"}
     )
     test_source: str = field(default="", metadata={"help": "images to test on; none: test images come from source"})
+    groups: str = field(
+        default="",
+        metadata={
+            "help": "what names the scene, patient or film of an image, which is never in two splits: an array of the "
+            ".npz, or of class folders / (the folder below the class) or a regular expression of the path below it"
+        },
+    )
     train: int = field(default=900, metadata={"help": "images that train the classifier and the surrogate"})
     targets: int = field(
         default=0,
@@ -129,7 +137,7 @@ def load_splits(config: DataConfig) -> Splits:
     ValueError
         If there are too few images, or the two sources do not fit each other; and as :func:`load_images`.
     """
-    images = load_images(config.source)
+    images = load_images(config.source, config.groups)
     asked = {"calibration": config.calibration_source, "test": config.test_source}
     wanted = config.train + sum(getattr(config, name) for name, source in asked.items() if not source)
     if wanted > len(images):
@@ -138,23 +146,24 @@ def load_splits(config: DataConfig) -> Splits:
             "Lower train, calibration or test."
         )
     source = images.dropped, len(images) + images.dropped
-    order = _seeded_order(images.ids, config.seed)
-    train, rest, dropped = images.take(order[: config.train]), order[config.train :], images.dropped
-    parts, taken = {}, images.ids
+    first, rest = _cut("train", images, _seeded_order(images, config.seed), config.train)
+    train, dropped = images.take(first), images.dropped
+    parts, taken = {}, [images]
     for name, place in asked.items():
         count = getattr(config, name)
         if place:
-            other = load_images(place)
+            other = load_images(place, config.groups)
             parts[name], left_out = _from_elsewhere(name, other, place, count, images, taken, config.seed)
-            taken, dropped = np.concatenate([taken, parts[name].ids]), dropped + left_out
+            taken, dropped = [*taken, parts[name]], dropped + left_out
             source = (other.dropped, len(other) + other.dropped) if name == "calibration" else source
         else:
-            parts[name], rest = images.take(rest[:count]), rest[count:]
+            rows, rest = _cut(name, images, rest, count)
+            parts[name] = images.take(rows)
     return Splits(train, parts["calibration"], parts["test"], dropped, config, *source)
 
 
 def _from_elsewhere(
-    name: str, other: ImageSet, place: str, count: int, images: ImageSet, taken: Ids, seed: int
+    name: str, other: ImageSet, place: str, count: int, images: ImageSet, taken: Sequence[ImageSet], seed: int
 ) -> tuple[ImageSet, int]:
     """Return a split from a source of its own, without images that are in others, and how many were left out."""
     if sorted(other.classes) == sorted(images.classes):
@@ -164,15 +173,41 @@ def _from_elsewhere(
             raise ValueError(
                 f"{name}_source: expected the {what} of source, {getattr(images, what)}, got {getattr(other, what)}."
             )
-    fresh = other.take(np.flatnonzero(~np.isin(other.ids, taken)))
+    strange = np.ones(len(other), dtype=np.bool_)
+    for each in taken:
+        strange &= ~np.isin(other.ids, each.ids)
+        if other.groups is not None and each.groups is not None:
+            strange &= ~np.isin(other.groups, each.groups)
+    fresh = other.take(np.flatnonzero(strange))
     if count > len(fresh):
         raise ValueError(
             f"{name}_source: {name} asks for {count} images, {place!r} holds {len(fresh)} distinct ones that are in "
             f"neither source nor another split. Lower {name}."
         )
-    return fresh.take(_seeded_order(fresh.ids, seed)[:count]), other.dropped + len(other) - len(fresh)
+    rows, _ = _cut(name, fresh, _seeded_order(fresh, seed), count)
+    return fresh.take(rows), other.dropped + len(other) - len(fresh)
 
 
-def _seeded_order(ids: Ids, seed: int) -> npt.NDArray[np.intp]:
-    keys = [hashlib.sha256(b"%d,%d" % (seed, image)).digest() for image in ids.tolist()]
-    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.intp)
+def _cut(name: str, images: ImageSet, order: Rows, count: int) -> tuple[Rows, Rows]:
+    """Return the first rows of an order, and those of the rest that are of other groups."""
+    rows, rest = order[:count], order[count:]
+    if len(rows) < count:
+        raise ValueError(
+            f"{name}: expected {count} images of groups that are in no other split, got {len(rows)}. Lower it, or give "
+            "more groups."
+        )
+    if images.groups is not None:
+        rest = rest[~np.isin(images.groups[rest], images.groups[rows])]
+    return rows, rest
+
+
+def _seeded_order(images: ImageSet, seed: int) -> Rows:
+    """Return all rows in the order of SHA-256(seed, id), group by group: a group stands where its first image does."""
+    keys = [hashlib.sha256(b"%d,%d" % (seed, image)).digest() for image in images.ids.tolist()]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    if images.groups is not None:
+        groups, first = images.groups.tolist(), dict[int, int]()
+        for place, row in enumerate(order):
+            first.setdefault(groups[row], place)
+        order.sort(key=lambda row: first[groups[row]])  # stable
+    return np.array(order, dtype=np.intp)
