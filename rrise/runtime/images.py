@@ -66,18 +66,30 @@ def as_batch(images: NDArray[Any], input_shape: tuple[int, int, int]) -> NDArray
         As `prepare_images`.
     """
     if not isinstance(images, np.ndarray) or isinstance(images, np.ma.MaskedArray):
-        raise TypeError(
-            f"images: expected a numpy array of uint8 or float32, got {type(images).__name__}. "
-            "Stack the images with numpy.stack."
+        cure = (
+            "Stack the images with numpy.stack." if isinstance(images, (list, tuple)) else "Use numpy.asarray(image)."
         )
+        raise TypeError(f"images: expected a numpy array of uint8 or float32, got {type(images).__name__}. {cure}")
     if images.dtype == np.uint8:
         return _pixels(images, input_shape)
     if images.dtype == np.float32:
         return _floats(images, input_shape)
-    raise TypeError(
-        f"images: expected uint8, or float32 in [0,1], got {images.dtype}. "
-        "Give 8-bit pixels as uint8 or divide them by 255 as float32."
-    )
+    raise TypeError(f"images: expected uint8, or float32 in [0,1], got {images.dtype}. {_converted(images)}")
+
+
+def _converted(images: NDArray[Any]) -> str:
+    """Return how to convert pixels of another dtype, by the range that they have."""
+    if images.dtype.kind not in "fiub" or not images.size:
+        return "Give 8-bit pixels as uint8."
+    low, high = float(images.min()), float(images.max())
+    whole = images.dtype.kind in "iub"
+    if images.dtype.kind == "b" or (whole and low >= 0 and high <= 1):
+        return "If 1 is white, use images.astype(numpy.uint8) * 255."
+    if low >= 0 and high <= 1:
+        return "They lie in [0,1]: use images.astype(numpy.float32)."
+    if low >= 0 and high <= 255:
+        return f"They lie in [0,255]: use {'images' if whole else 'numpy.rint(images)'}.astype(numpy.uint8)."
+    return f"They lie in [{low:.6g}, {high:.6g}]: give the 8-bit pixels themselves, as uint8."
 
 
 def _pixels(images: NDArray[np.uint8], input_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
