@@ -271,3 +271,32 @@ def test_timms_names_of_models_elsewhere_are_timms(name: str, monkeypatch: pytes
     with pytest.raises(ValueError, match=r"to take the options .*num_classes.*OSError: no network here"):
         build_network(NetworkSpec(name, {}, 10, (3, 32, 32), (0.5,) * 3, (0.5,) * 3))
     assert asked == [name]
+
+
+class Breaking(Plain):
+    """A function of one image that fails on more than ten."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 10:
+            raise RuntimeError("out of memory")
+        return super().forward(x)
+
+
+def test_a_first_sampling_that_fails_leaves_nothing_that_would_refuse_the_next(tmp_path: Path) -> None:
+    splits = load_splits(DataConfig(train=20, calibration=10, test=5))
+    kind, counts = spec(Breaking), tmp_path / "counts"
+    save_network(tmp_path / "net", kind, build_network(kind), np.array([1], np.uint64), classes=list("0123456789"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sampled(splits, SampleConfig(n=50), tmp_path / "net", counts)
+    assert not counts.exists()
+    sampled(splits, SampleConfig(n=10), tmp_path / "net", counts)  # other settings, at the same place
+    with pytest.raises(RuntimeError, match="out of memory"):
+        sampled(splits, SampleConfig(n=50), tmp_path / "net", tmp_path / "more")
+    with pytest.raises(ValueError, match="n"):
+        sampled(splits, SampleConfig(n=50), tmp_path / "net", counts)  # what is there stays
+
+
+def sampled(splits: object, config: SampleConfig, classifier: Path, out: Path) -> str:
+    return stages.sample(
+        splits, "targets", config, ExecutionConfig(threads=1), classifier, out, stream=TARGETS, progress=False
+    )

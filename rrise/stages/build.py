@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -106,17 +107,24 @@ def fill_counts(
     store = CountStore.open(out, manifest)
     log = log_file(execution, out)
     spec = WorkerSpec.of(splits, split, config, execution, classifier, manifest)
-    if execution.executor == "ray":
-        from rrise.targets.ray_session import quieten
+    try:
+        if execution.executor == "ray":
+            from rrise.targets.ray_session import quieten
 
-        quieten(execution.address)
-        from rrise.targets.distributed import fill_store_over_ray
+            quieten(execution.address)
+            from rrise.targets.distributed import fill_store_over_ray
 
-        sampled = fill_store_over_ray(store, images, spec, execution, device=config.device, progress=progress, log=log)
-    else:
-        from rrise.targets.filling import fill_store
+            sampled = fill_store_over_ray(
+                store, images, spec, execution, device=config.device, progress=progress, log=log
+            )
+        else:
+            from rrise.targets.filling import fill_store
 
-        sampled = fill_store(store, spec.evaluator(network, images), progress=progress, log=log)
+            sampled = fill_store(store, spec.evaluator(network, images), progress=progress, log=log)
+    except BaseException:
+        with suppress(OSError):  # the error that ended it is the one to tell
+            store.forget_if_empty()
+        raise
     table = store.table(images=WORTH_IMAGES)
     return store, len(sampled), SmoothedAccuracy.of(table.counts, table.labels, images.classes).words()
 

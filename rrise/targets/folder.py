@@ -108,6 +108,13 @@ class Folder:
         except OSError as error:
             raise self.failure(error, f"{self.uri}/{name}", "read") from error
 
+    def remove(self, name: str) -> None:
+        """Remove a file, and the folder with it if that is local and empty then; OSError if it cannot be."""
+        self.files.delete_file(f"{self.path}/{name}")
+        if self._is_local:
+            with suppress(OSError):  # something else is in it
+                os.rmdir(self.path)
+
     def publish(self, name: str, content: Any) -> None:
         """Make a file of these bytes (or pyarrow.Buffer): complete and on disk after this, absent if this raises.
 

@@ -106,6 +106,12 @@ class CountStore:
             if shard_name(shard) not in listed or (shard in looked_at and not self._finished(shard))
         ]
 
+    def forget_if_empty(self) -> None:
+        """Remove the manifest if no shard is there, so that other settings may be tried at this place."""
+        names = self.folder.names()
+        if _MANIFEST in names and not any(name.startswith("shard-") for name in names):
+            self.folder.remove(_MANIFEST)
+
     def _finished(self, shard: int) -> bool:
         where = f"{self.uri}/{shard_name(shard)}"
         try:
