@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rrise.training.one_image import IMAGES
+
 
 class Faulty(nn.Module):
     """Linear logits of weights that the seed gives; an all-white image sets off the faults."""
@@ -22,9 +24,10 @@ class Faulty(nn.Module):
         self.linear = nn.Linear(in_chans * side * side, num_classes)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        if "RRISE_FAULTS" in os.environ:
-            self._fail(Path(os.environ["RRISE_FAULTS"]), marked=float(pixels.mean()) > 0.9)
-        self.passes += 1
+        if len(pixels) > IMAGES:  # fewer are asked for by the check, before sampling, that this answers one image alike
+            if "RRISE_FAULTS" in os.environ:
+                self._fail(Path(os.environ["RRISE_FAULTS"]), marked=float(pixels.mean()) > 0.9)
+            self.passes += 1
         return self.linear(pixels.flatten(1))
 
     def _fail(self, faults: Path, marked: bool) -> None:
