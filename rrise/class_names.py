@@ -22,8 +22,9 @@ def require_class_names(names: Sequence[str]) -> None:
                 f"classes: expected names of one printable line each, got {name!r}. Rename that class: a bundle could "
                 "not store it."
             )
-    if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+    if len(set(names)) < len(names):
+        repeated = next(name for place, name in enumerate(names) if name in names[:place])
         raise ValueError(
-            f"classes: expected different names, got {repeated[0]!r} twice. Tell them apart, as 'crane (bird)' and "
+            f"classes: expected different names, got {repeated!r} twice. Tell them apart, as 'crane (bird)' and "
             "'crane (machine)'."
         )

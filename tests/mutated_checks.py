@@ -248,7 +248,7 @@ CHECKS = (
     ),
     mutation(
         "a source of many repeats accepted",
-        CALIBRATE,
+        "rrise/stages/caveats.py",
         "if share > promised / _RARE and not config.distinct:",
         "if False:",
         "test_refusals.py::test_a_source_of_many_repeats_is_refused_unless_distinct_pictures_are_meant",

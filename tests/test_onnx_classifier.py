@@ -13,7 +13,7 @@ from rrise import stages
 from rrise.images import Splits
 from rrise.recipe import Recipe
 from rrise.runtime.certifier import Certifier
-from rrise.stages.calibrate import ON_TRUST
+from rrise.stages.caveats import ON_TRUST
 from rrise.targets.settings import ExecutionConfig, SampleConfig
 from rrise.targets.store import CountStore
 from rrise.training.networks import load_network, open_classifier

@@ -37,7 +37,7 @@ def test_facts_of_an_engine() -> None:
     engine = open_engine_bytes(linear_engine(WEIGHTS, BIAS), "openvino", precision="int8")
     assert (engine.kind, engine.version, engine.device) == ("openvino", openvino.__version__.partition("-")[0], "cpu")
     assert (engine.precision, engine.input_shape, engine.num_classes) == ("int8", (1, 2, 2), 3)
-    assert not engine.library_forks
+    assert not engine.opens_after_fork
 
 
 def test_answers_are_float32s_not_bfloat16s(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rrise.calibration.scored import Scored
 from rrise.stages.build import require_counts_of
+from rrise.stages.caveats import caveats, repeated, together
 from rrise.stages.first_stage import FOLDER, described, first_stage
 from rrise.stages.whole import whole_folder
 
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
     from rrise.targets.accuracy import SmoothedAccuracy
     from rrise.targets.manifest import Manifest
     from rrise.targets.store import CountStore
-
-
-CAVEATS = {
-    "grid": "",
-    "gaussian": " The noise was added in floating point, whose rounding carries traces of the input: the statement is "
-    "one of exact arithmetic, not of the computation.",
-}
-"""What a bundle's statement adds for each sampler."""
-ON_TRUST = " That the base classifier saw no calibration image is its user's word; rrise could not check it."
-"""What a bundle's statement adds where nobody named the images that trained the classifier."""
 
 
 DEPLOYED = "scaled"
@@ -136,7 +127,7 @@ def calibrate(
     spec = parse_json(read_file(engine / "engine.json", MAX_JSON_BYTES, "engine"), "engine")
     splits = splits.named_as(spec["classes"])
     require_unseen("calibration", splits.calibration, images_behind(engine, splits))
-    repeated(splits, config)
+    about = repeated(splits, config) + together(config)
     stores = {"counts": CountStore.open(counts)} | ({"profile": CountStore.open(profile)} if profile else {})
     for name, store in stores.items():
         require_counts_of(spec["classifier_sha256"], store)
@@ -158,7 +149,6 @@ def calibrate(
     raw = score(opened, splits.profile, stores["profile"], rows=ROWS) if profile else None
     shape = as_of(drawn, raw) if raw else None
     facts, reference = stores["counts"].manifest, Reference.of(opened)
-    about = repeated(splits, config) + together(config)
     worth = worth_of(stores["counts"], splits.calibration)
     shared: dict[str, Any] = {
         "eta": config.eta_each,
@@ -210,13 +200,6 @@ def calibrate(
     return f"{'; '.join(lines)}; {worth.words()}; in {out}"
 
 
-def caveats(spec: Mapping[str, Any], facts: Manifest) -> str:
-    """Return what a statement adds of how the calibration counts were drawn and the classifier's images are known."""
-    from rrise.training.seen import FACT, UNSEEN
-
-    return CAVEATS[facts.sampler] + (ON_TRUST if spec.get(FACT) == UNSEEN else "")
-
-
 def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[str, Any]:
     """Return a bundle's provenance, but for the hash of its calibration counts: of engine.json, counts and images."""
     from rrise.training.seen import FACT
@@ -233,43 +216,6 @@ def origins(spec: Mapping[str, Any], facts: Manifest, images: ImageSet) -> dict[
         "compiled": facts.compile,
         "versions": facts.versions | spec["versions"],
     }
-
-
-_RARE = 10
-"""Repeats are rare if their share of the source is at most one in so many of what may be wrong."""
-
-
-def repeated(splits: Splits, config: CalibrateConfig) -> str:
-    """Return what a statement adds where the source held equal pictures, of which the first alone was taken.
-
-    Raises
-    ------
-    ValueError
-        If they are so many that the promise, which is of distinct pictures, says little of the source's own stream.
-    """
-    from rrise.promise import percent, promise
-
-    if not splits.repeats:
-        return ""
-    share, promised = splits.repeats / splits.pictures, config.alpha or float(promise(config.beta, config.gamma))
-    many = f"{splits.repeats:,} of the {splits.pictures:,} pictures of the source"
-    if share > promised / _RARE and not config.distinct:
-        raise ValueError(
-            f"calibration: expected a source that repeats few pictures, got {many} that are repeats ({share:.1%}). A "
-            f"picture counts once here, and in service as often as it comes: {percent(promised)} may not hold there. "
-            "Use distinct pictures, or say that the promise is of those: --distinct (calibrate.distinct=true)."
-        )
-    return f" Inputs are distinct pictures: {many} were repeats and left out."
-
-
-def together(config: CalibrateConfig) -> str:
-    """Return what a statement adds where one of several bundles will be picked by its results."""
-    if config.of == 1:
-        return ""
-    return (
-        f" It is one of {config.of} bundles from the same calibration inputs; with confidence {1 - config.eta:.6g} all "
-        "of them hold, whichever is picked."
-    )
 
 
 def worth_of(store: CountStore, images: ImageSet) -> SmoothedAccuracy:

@@ -12,18 +12,16 @@ from rrise.calibration.scored import Scored
 from rrise.stages.build import require_counts_of
 from rrise.stages.calibrate import (
     as_of,
-    caveats,
     images_behind,
     origins,
-    repeated,
     require_draws,
     require_fixed_draws,
     require_profile,
     require_unseen,
     split_of_alpha,
-    together,
     worth_of,
 )
+from rrise.stages.caveats import caveats, repeated, together
 from rrise.stages.whole import whole_folder
 
 if TYPE_CHECKING:

@@ -55,7 +55,9 @@ class OpenVinoEngine(Engine):
         float32 is not granted.
     """
 
-    library_forks = False  # a child's compile_model ends the parent's executor, which waits for threads that are gone
+    opens_after_fork = (
+        False  # a child's compile_model ends the parent's executor, which waits for threads that are gone
+    )
 
     def __init__(self, data: bytes, *, precision: str = "float32", options: EngineOptions | None = None) -> None:
         options = options or EngineOptions()

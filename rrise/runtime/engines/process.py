@@ -52,7 +52,7 @@ class ProcessEngine:
             If this process is a fork, and the engine's library cannot be used in one.
         """
         if os.getpid() != self._process:
-            if self._opened.library_forks is False:
+            if not self._opened.opens_after_fork:
                 raise RuntimeError(
                     f"engine: expected the process that loaded the bundle, or one that {self._opened.kind} can run in, "
                     "got a fork of it. Load the bundle in the worker, after the fork."

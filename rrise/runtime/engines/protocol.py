@@ -75,7 +75,7 @@ class Engine(ABC):
         Shape of one image.
     num_classes : int
         Number of logits, K.
-    library_forks : bool
+    opens_after_fork : bool
         Whether a process forked from one that holds an engine of this kind may open another.
     """
 
@@ -85,7 +85,7 @@ class Engine(ABC):
     device: str
     input_shape: tuple[int, int, int]
     num_classes: int
-    library_forks: bool = True
+    opens_after_fork: bool = True
 
     @abstractmethod
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
