@@ -55,11 +55,14 @@ def sample(
     ValueError
         If there are settings of targets for other counts, or the classifier does not fit the images.
     """
+    from rrise.targets.accuracy import SmoothedAccuracy
+
     require_targets(targets, split, stream)
-    store, sampled, worth = fill_counts(
+    store, sampled, classes = fill_counts(
         splits, split, config, execution, classifier, out, stream=stream, targets=targets, progress=progress
     )
-    facts = store.manifest
+    table, facts = store.table(images=WORTH_IMAGES), store.manifest
+    worth = SmoothedAccuracy.of(table.counts, table.labels, classes).words()
     drawn = f"{facts.images} images × {f'{facts.views} views × ' if facts.views > 1 else ''}{facts.n} draws"
     return f"{drawn} in {store.uri} ({sampled} of {store.shards} shards sampled now); {worth}"
 
@@ -87,8 +90,8 @@ def fill_counts(
     stream: int,
     targets: TargetsConfig | None = None,
     progress: bool,
-) -> tuple[CountStore, int, str]:
-    """Return the complete store of these images and settings, how many of its shards were missing, and g's worth.
+) -> tuple[CountStore, int, tuple[str, ...]]:
+    """Return the complete store of these images and settings, how many of its shards were missing, and the classes.
 
     Raises
     ------
@@ -96,7 +99,6 @@ def fill_counts(
         If the classifier does not fit the images, or is no function of one image.
     """
     from rrise.stages.workers import WorkerSpec, local_network
-    from rrise.targets.accuracy import SmoothedAccuracy
     from rrise.targets.store import CountStore
     from rrise.training.one_image import require_one_image
 
@@ -125,8 +127,7 @@ def fill_counts(
         with suppress(OSError):  # the error that ended it is the one to tell
             store.forget_if_empty()
         raise
-    table = store.table(images=WORTH_IMAGES)
-    return store, len(sampled), SmoothedAccuracy.of(table.counts, table.labels, images.classes).words()
+    return store, len(sampled), images.classes
 
 
 def manifest_of(
