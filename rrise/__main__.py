@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         "rrise certify runs/a/bundles/scaled photo.png more/ --json",
     )
     certify.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder written by `rrise calibrate`")
-    certify.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="PNG, JPEG, .npy, .npz, or folders")
+    certify.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="pictures, .npy, .npz, or folders")
     certify.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_options(certify, EngineOptions, title="engine")
     public_key(certify)

@@ -15,7 +15,8 @@ from rrise.images.folders import class_folders
 from rrise.images.image_set import ImageSet
 
 _TORCHVISION = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-SOURCES = "digits, FILE.npz, FOLDER (of class folders), " + ", ".join(f"{name}[-test]:ROOT" for name in _TORCHVISION)
+_DOWNLOADED = ", ".join(f"{name}[-test]:ROOT" for name in _TORCHVISION)
+SOURCES = f"digits, FILE.npz[:PART], FOLDER (of class folders), {_DOWNLOADED}"
 
 
 def load_images(source: str, groups: str = "") -> ImageSet:
